@@ -1,0 +1,174 @@
+//! Records and map values exchanged by the BPF programs and the sampler: one definition, compiled for both.
+
+use crate::limits::{
+    BLOCK_MAPPINGS, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PROCESS_BLOCKS, SNAPSHOT_BYTES,
+};
+use crate::registers::Registers;
+
+/// Head of each record in the ring buffer. Behind it stand
+/// `kernel_frames` + `user_frames` addresses (u64, leaf first, kernel's first), and, when `snapshot_bytes` is not
+/// zero, a [`Registers`] and that many bytes of the stack from its stack pointer upwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RecordHeader {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub time: u64,
+    /// When the process's first thread started, CLOCK_BOOTTIME, nanoseconds (`task_struct.start_boottime`).
+    pub start_time: u64,
+    /// `bpf_get_current_cgroup_id`: the cgroup2 directory's inode number.
+    pub cgroup: u64,
+    /// The process.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The thread's name, NUL padded.
+    pub comm: [u8; 16],
+    /// Frames of the kernel stack; 0 when the CPU was in user mode.
+    pub kernel_frames: u16,
+    /// Frames of the user stack.
+    pub user_frames: u16,
+    /// Bytes of user stack behind the frames.
+    pub snapshot_bytes: u16,
+    /// [`StopReason`](crate::stop::StopReason) of the user stack.
+    pub stop: u8,
+    /// Explicit padding, zero.
+    pub reserved: u8,
+}
+
+/// Words behind the header at most: frames, or kernel frames, registers and a snapshot.
+pub const RECORD_WORDS: usize = MAX_KERNEL_FRAMES
+    + if MAX_USER_FRAMES > SNAPSHOT_WORDS {
+        MAX_USER_FRAMES
+    } else {
+        SNAPSHOT_WORDS
+    };
+const SNAPSHOT_WORDS: usize = (size_of::<Registers>() + SNAPSHOT_BYTES) / 8;
+
+/// How a pc inside a mapping is unwound.
+pub mod mapping_kind {
+    /// By the unwind table `Mapping::table`.
+    pub const TABLE: u32 = 0;
+    /// By the frame pointer: generated code, or an executable without a table.
+    pub const FRAME_POINTER: u32 = 1;
+}
+
+/// One executable mapping, as the kernel reported it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Mapping {
+    /// First address behind it.
+    pub end: u64,
+    /// What to add to an address to get its file offset, wrapping.
+    pub to_file_offset: u64,
+    /// Number of the executable's unwind table.
+    pub table: u32,
+    /// One of [`mapping_kind`].
+    pub kind: u32,
+}
+
+/// Value of the `PROCESSES` map, keyed by tgid.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Process {
+    /// Blocks in use.
+    pub blocks: u32,
+    /// Changes whenever the process's mappings do.
+    pub generation: u32,
+    /// First address of each block, ascending; `u64::MAX` behind the last.
+    pub starts: [u64; PROCESS_BLOCKS],
+}
+
+/// Key of the `MAPPINGS` map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct BlockKey {
+    /// The process.
+    pub tgid: u32,
+    /// Which of its blocks.
+    pub block: u32,
+}
+
+/// Value of the `MAPPINGS` map: some of a process's executable mappings in address order.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MappingBlock {
+    /// First address of each mapping, ascending; `u64::MAX` behind the last.
+    pub starts: [u64; BLOCK_MAPPINGS],
+    /// The mappings.
+    pub mappings: [Mapping; BLOCK_MAPPINGS],
+}
+
+/// Offsets into kernel structures, from BTF at start; read-only data of the BPF object, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct KernelOffsets {
+    /// `task_struct.stack`.
+    pub task_stack: u32,
+    /// `task_struct.flags`.
+    pub task_flags: u32,
+    /// `task_struct.group_leader`.
+    pub task_group_leader: u32,
+    /// `task_struct.start_boottime` (`real_start_time` before 5.5).
+    pub task_start_time: u32,
+    /// From `task_struct.stack` to the saved user registers (`struct pt_regs`).
+    pub stack_to_registers: u32,
+    /// Explicit padding, zero.
+    pub reserved: u32,
+}
+
+/// What the BPF programs count, by index into the `COUNTERS` per-CPU array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// Timer ticks on a CPU that ran a thread.
+    Samples = 0,
+    /// Timer ticks on an idle CPU: no sample.
+    Idle = 1,
+    /// Samples written to the ring buffer.
+    Written = 2,
+    /// Samples the ring buffer had no room for.
+    RingFull = 3,
+    /// User frames walked.
+    Frames = 4,
+    /// Samples written with a snapshot.
+    Snapshots = 5,
+    /// Samples lost because a walk could not go on (no scratch space, no tail call).
+    WalkRefused = 6,
+    /// Samples of processes that are not wanted.
+    Filtered = 7,
+}
+
+/// Number of [`Counter`]s.
+pub const COUNTERS: u32 = 8;
+
+#[cfg(feature = "user")]
+mod pod {
+    //! SAFETY of each: `repr(C)` without implicit padding, valid for any bit pattern.
+    #![expect(unsafe_code, reason = "aya asks for Pod on map values")]
+    use crate::abi::{BlockKey, KernelOffsets, Mapping, MappingBlock, Process};
+    use crate::table::{Chunk, Region, RegionKey};
+
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for BlockKey {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for KernelOffsets {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for Mapping {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for MappingBlock {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for Process {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for Region {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for RegionKey {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for Chunk {}
+}
+
+const _: () = assert!(size_of::<RecordHeader>() == 56);
+const _: () = assert!(size_of::<Registers>() == 144);
+const _: () = assert!(size_of::<MappingBlock>() + 64 <= 1024);
+const _: () = assert!(size_of::<Process>() + 64 <= 512);
+const _: () = assert!(size_of::<crate::table::Region>() + 64 <= 1024);
+const _: () = assert!(size_of::<crate::table::Chunk>() + 64 <= 2048);
