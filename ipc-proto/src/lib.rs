@@ -1,0 +1,24 @@
+//! What Leadsman's processes say to each other. No I/O, no clock, no `unsafe`.
+//!
+//! | channel (socket)   | listens            | connects            | ->                                | <-                                |
+//! |--------------------|--------------------|---------------------|-----------------------------------|-----------------------------------|
+//! | `samples.sock`     | symbolizer         | sampler             | [`sample::SamplerMessage`]        | [`sample::SymbolizerMessage`]     |
+//! | `opener.sock`      | opener             | sampler, symbolizer | [`opener::OpenerRequest`]         | [`opener::OpenerReply`] + fd      |
+//! | `symbolized.sock`  | shipper            | symbolizer          | [`symbolized::SymbolizedBatch`]   | -                                 |
+//! | `debuginfo.sock`   | debuginfo-uploader | symbolizer          | [`debuginfo::DebuginfoOffer`] + fd| [`debuginfo::DebuginfoVerdict`]   |
+//! | `statistics.sock`  | viewer (or front)  | all                 | [`statistics::Statistics`]        | -                                 |
+//!
+//! Each message is one SOCK_SEQPACKET datagram: [`header::Header`], then a body encoded by [`codec`]. The first message on
+//! a link, in both directions, is [`hello::Hello`].
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod debuginfo;
+pub mod header;
+pub mod hello;
+pub mod ids;
+pub mod limits;
+pub mod opener;
+pub mod sample;
+pub mod statistics;
+pub mod symbolized;
