@@ -68,8 +68,12 @@ pub const SLOT_REGISTERS: [u8; 5] = [
 
 const OFFSET_SHIFT: u32 = 5;
 const OFFSET_BITS: u32 = 22;
-const RBP_SHIFT: u32 = OFFSET_SHIFT + OFFSET_BITS;
-const SLOTS_SHIFT: u32 = RBP_SHIFT + 12;
+/// Where rbp's slot stands.
+pub const RBP_SHIFT: u32 = OFFSET_SHIFT + OFFSET_BITS;
+/// Where the slots of [`SLOT_REGISTERS`] stand.
+pub const SLOTS_SHIFT: u32 = RBP_SHIFT + 12;
+/// Bits of each of them.
+pub const SLOT_BITS: u32 = 5;
 
 /// Greatest CFA offset a rule holds, bytes; the least is its negative.
 pub const MAX_OFFSET: i32 = (1 << (OFFSET_BITS - 1)) - 1;
@@ -110,6 +114,17 @@ impl Rule {
             bits |= u64::from(slot) << (SLOTS_SHIFT as usize + 5 * position);
         }
         Some(Self(bits))
+    }
+
+    /// Packs a rule from slots that stand in their places already; `None` when the offset is out of range.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_places(kind: Kind, offset: i32, slots: u64) -> Option<Self> {
+        if offset < -MAX_OFFSET || offset > MAX_OFFSET {
+            return None;
+        }
+        let offset = (offset as u32 & ((1 << OFFSET_BITS) - 1)) as u64;
+        Some(Self(kind.0 as u64 | offset << OFFSET_SHIFT | slots))
     }
 
     /// What the CFA is computed from.

@@ -19,9 +19,9 @@ pub trait Stack {
 /// `rt_sigframe` (arch/x86/include/asm/sigframe.h): at the return from the handler rsp stands behind `pretcode`, so
 /// `uc` is at rsp, and `uc_mcontext` (struct sigcontext_64) 40 bytes into it: r8..r15, rdi, rsi, rbp, rbx, rdx, rax,
 /// rcx, rsp, rip.
-const SIGCONTEXT: u64 = 40;
+pub const SIGCONTEXT: u64 = 40;
 /// sigcontext's general registers in order, by DWARF number.
-const SIGCONTEXT_ORDER: [u8; 16] = [
+pub const SIGCONTEXT_ORDER: [u8; 16] = [
     number::R8,
     number::R9,
     number::R10,
@@ -39,7 +39,8 @@ const SIGCONTEXT_ORDER: [u8; 16] = [
     number::RCX,
     number::RSP,
 ];
-const SIGCONTEXT_RIP: u64 = 16 * 8;
+/// Where rip stands in sigcontext, behind them.
+pub const SIGCONTEXT_RIP: u64 = 16 * 8;
 
 /// Replaces `registers` by the caller's.
 ///
