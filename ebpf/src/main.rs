@@ -1,2 +1,265 @@
+//! Leadsman's BPF programs: the timer's entry, and the walk that tail-calls itself.
+// SPDX-License-Identifier: GPL-2.0-only
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod emit;
+mod lookup;
+mod maps;
+mod memory;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::bpf_perf_event_data;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_get_stack,
+    bpf_ktime_get_ns,
+};
+use aya_ebpf::macros::perf_event;
+use aya_ebpf::programs::PerfEventContext;
+use leadsman_ebpf::abi::Counter;
+use leadsman_ebpf::limits::{FRAMES_PER_CALL, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, WALK_CALLS};
+use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
+use leadsman_ebpf::rule::{Kind, Rule};
+use leadsman_ebpf::step::{step, step_frame_pointer};
+use leadsman_ebpf::stop::StopReason;
+
+use crate::emit::emit;
+use crate::lookup::{find_mapping, find_rule, has_no_table};
+use crate::maps::{OFFSETS, PROGRAMS, SCRATCH, Scratch, count};
+use crate::memory::{UserStack, kernel_half, kernel_word, opaque, read_kernel};
+
+/// `PF_IO_WORKER | PF_USER_WORKER | PF_KTHREAD` (include/linux/sched.h): threads without user registers.
+const KERNEL_THREAD: u32 = 0x0000_0010 | 0x0000_4000 | 0x0020_0000;
+/// The code segment selector of 32-bit user code, `__USER32_CS` (arch/x86/include/asm/segment.h).
+const USER32_CS: u64 = 0x23;
+/// Indexes into `struct pt_regs` (arch/x86/include/asm/ptrace.h), by DWARF register number.
+const PT_REGS: [usize; 16] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0];
+const PT_REGS_IP: usize = 16;
+const PT_REGS_CS: usize = 17;
+
+#[perf_event]
+pub(crate) fn sample(ctx: PerfEventContext) -> u32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if pid_tgid as u32 == 0 {
+        count(Counter::Idle, 1);
+        return 0;
+    }
+    count(Counter::Samples, 1);
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        count(Counter::WalkRefused, 1);
+        return 0;
+    };
+    // SAFETY: the map value is this CPU's own, and timer ticks of one CPU do not nest.
+    let scratch = unsafe { &mut *scratch };
+    // SAFETY: the loader wrote the offsets before it froze the map; LLVM must not take the zeros for granted.
+    let offsets = unsafe { (&raw const OFFSETS).read_volatile() };
+    // SAFETY: no preconditions; `comm` has the 16 bytes of TASK_COMM_LEN.
+    let task = unsafe {
+        scratch.header.time = bpf_ktime_get_ns();
+        scratch.header.cgroup = bpf_get_current_cgroup_id();
+        bpf_get_current_comm(scratch.header.comm.as_mut_ptr().cast(), 16);
+        bpf_get_current_task()
+    };
+    scratch.header.tgid = (pid_tgid >> 32) as u32;
+    scratch.header.tid = pid_tgid as u32;
+    let leader = kernel_word(task, offsets.task_group_leader);
+    scratch.header.start_time = kernel_word(leader, offsets.task_start_time);
+    scratch.header.reserved = 0;
+    scratch.calls = 0;
+    scratch.mapping_length = 0;
+    scratch.window_start = 1;
+
+    let data = ctx.as_ptr().cast::<bpf_perf_event_data>();
+    // SAFETY: the context of a perf_event program.
+    let in_user_mode = unsafe { (&raw const (*data).regs.cs).read_volatile() } & 3 == 3;
+    scratch.frames = if in_user_mode {
+        0
+    } else {
+        kernel_stack(&ctx, scratch)
+    };
+    scratch.header.kernel_frames = scratch.frames as u16;
+
+    if kernel_half(task, offsets.task_flags) & KERNEL_THREAD != 0 {
+        emit(scratch, StopReason::KernelThread as u8);
+        return 0;
+    }
+    let code_segment = if in_user_mode {
+        // SAFETY: the context of a perf_event program; its fields are read one by one, as the verifier wants.
+        unsafe { registers_of_context(data, &mut scratch.registers) }
+    } else {
+        let stack = kernel_word(task, offsets.task_stack);
+        let saved = stack.wrapping_add(offsets.stack_to_registers.into());
+        if !read_kernel(&raw mut scratch.saved, saved) {
+            emit(scratch, StopReason::RegistersUnreadable as u8);
+            return 0;
+        }
+        registers_of_kernel_entry(scratch)
+    };
+    if code_segment == USER32_CS {
+        emit(scratch, StopReason::Compat32 as u8);
+        return 0;
+    }
+    if scratch.registers.pc == 0 {
+        emit(scratch, StopReason::RegistersUnreadable as u8);
+        return 0;
+    }
+    scratch.registers.known = ALL_KNOWN;
+    // A thread inside a system call stands behind the `syscall` instruction, which may end a function.
+    scratch.registers.pc_is_exact = in_user_mode as u32;
+    scratch.first = scratch.registers;
+    // SAFETY: the program array holds `walk`.
+    unsafe {
+        let _ = PROGRAMS.tail_call(&ctx, 0);
+    }
+    count(Counter::WalkRefused, 1);
+    0
+}
+
+/// Up to [`FRAMES_PER_CALL`] frames, then itself again.
+#[perf_event]
+pub(crate) fn walk(ctx: PerfEventContext) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        count(Counter::WalkRefused, 1);
+        return 0;
+    };
+    // SAFETY: as in `sample`.
+    let scratch = unsafe { &mut *scratch };
+    let mut remaining = FRAMES_PER_CALL as u32;
+    while remaining > 0 {
+        let stop = walk_frame();
+        if stop != 0 {
+            emit(scratch, stop as u8);
+            return 0;
+        }
+        remaining -= 1;
+    }
+    scratch.calls += 1;
+    if scratch.calls >= WALK_CALLS as u32 {
+        emit(scratch, StopReason::DepthLimit as u8);
+        return 0;
+    }
+    // SAFETY: as in `sample`.
+    unsafe {
+        let _ = PROGRAMS.tail_call(&ctx, 0);
+    }
+    emit(scratch, StopReason::WalkRefused as u8);
+    0
+}
+
+/// Emits the current frame and moves to its caller; returns 0, or the number of the reason the walk ends for.
+///
+/// A global function in BTF's sense: the verifier checks it once, for any caller,
+/// instead of once for each of the loop's iterations.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn walk_frame() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return StopReason::WalkRefused as u32;
+    };
+    // SAFETY: as in `sample`.
+    match next_frame(unsafe { &mut *scratch }) {
+        Ok(()) => 0,
+        Err(stop) => stop as u32,
+    }
+}
+
+#[inline(always)]
+fn next_frame(scratch: &mut Scratch) -> Result<(), StopReason> {
+    let tgid = scratch.header.tgid;
+    let pc = scratch.registers.lookup_pc();
+    find_mapping(scratch, tgid, pc)?;
+    let frames = opaque(u64::from(scratch.frames));
+    if frames >= (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64 {
+        return Err(StopReason::DepthLimit);
+    }
+    // SAFETY: checked just above.
+    unsafe { *scratch.words.as_mut_ptr().add(frames as usize) = pc };
+    scratch.frames = frames as u32 + 1;
+
+    let mut rule = Rule::UNCOVERED;
+    if !has_no_table(scratch) {
+        rule = find_rule(scratch, pc)?;
+        if rule.kind() == Kind::UNCOVERED && pc != scratch.registers.pc {
+            // A return address that nobody pushed by a call, as makecontext's: it is a function's first byte.
+            rule = find_rule(scratch, scratch.registers.pc)?;
+        }
+    }
+    let mut stack = UserStack(scratch);
+    let registers = &raw mut scratch.registers;
+    // SAFETY: `stack` touches the window only.
+    let registers = unsafe { &mut *registers };
+    if rule.kind() == Kind::UNCOVERED {
+        step_frame_pointer(registers, &mut stack)
+    } else {
+        step(registers, rule, &mut stack)
+    }
+}
+
+/// Fills the record with the kernel stack; returns its frames.
+#[inline(always)]
+fn kernel_stack(ctx: &PerfEventContext, scratch: &mut Scratch) -> u32 {
+    let bytes = (MAX_KERNEL_FRAMES * 8) as u32;
+    // SAFETY: `words` is longer than that.
+    let written =
+        unsafe { bpf_get_stack(ctx.as_ptr(), scratch.words.as_mut_ptr().cast(), bytes, 0) };
+    if written < 0 { 0 } else { (written / 8) as u32 }
+}
+
+#[inline(always)]
+unsafe fn registers_of_context(data: *const bpf_perf_event_data, registers: &mut Registers) -> u64 {
+    macro_rules! read {
+        ($($register:ident = $field:ident),*) => {$(
+            // SAFETY: a field of the program's context.
+            registers.general[number::$register as usize] = unsafe { (&raw const (*data).regs.$field).read_volatile() };
+        )*};
+    }
+    read!(
+        RAX = rax,
+        RDX = rdx,
+        RCX = rcx,
+        RBX = rbx,
+        RSI = rsi,
+        RDI = rdi,
+        RBP = rbp,
+        RSP = rsp,
+        R8 = r8,
+        R9 = r9,
+        R10 = r10,
+        R11 = r11,
+        R12 = r12,
+        R13 = r13,
+        R14 = r14,
+        R15 = r15
+    );
+    // SAFETY: fields of the program's context.
+    unsafe {
+        registers.pc = (&raw const (*data).regs.rip).read_volatile();
+        (&raw const (*data).regs.cs).read_volatile()
+    }
+}
+
+#[inline(always)]
+fn registers_of_kernel_entry(scratch: &mut Scratch) -> u64 {
+    macro_rules! copy {
+        ($($register:literal)*) => {$(
+            scratch.registers.general[$register] = scratch.saved[PT_REGS[$register]];
+        )*};
+    }
+    copy!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    scratch.registers.pc = scratch.saved[PT_REGS_IP];
+    scratch.saved[PT_REGS_CS]
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // No program of this object can reach a panic: the verifier would refuse it.
+    loop {}
+}
+
+/// The licence of this program, which the helpers it calls demand.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

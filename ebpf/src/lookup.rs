@@ -1,0 +1,154 @@
+//! From a pc to its rule: the process's mapping, the region's chunk, the chunk's row.
+//!
+//! Every search is a fixed number of branchless halvings; every index is checked behind a barrier, because older
+//! verifiers do not follow the arithmetic, and a check that LLVM can prove would vanish.
+
+use leadsman_ebpf::abi::{BlockKey, mapping_kind};
+use leadsman_ebpf::limits::{
+    BLOCK_MAPPINGS, CHUNK_BYTES, CHUNK_SPAN, PROCESS_BLOCKS, REGION_BITS, REGION_CHUNKS,
+};
+use leadsman_ebpf::rule::Rule;
+use leadsman_ebpf::stop::StopReason;
+use leadsman_ebpf::table::{CHUNK_HEADER, RegionKey, region_of};
+
+use crate::maps::{CHUNKS, MAPPINGS, PROCESSES, REGIONS, Scratch};
+use crate::memory::{not_above, opaque};
+
+/// Greatest address that takes part in a comparison: user addresses end below 2^47 (2^56 with five levels).
+const ADDRESS_MAX: u64 = (1 << 63) - 2;
+
+/// Index of the last of `COUNT` ascending starts that is not above `address`; 0 also when all are above.
+macro_rules! last_start {
+    ($starts:expr, $count:expr, $address:expr) => {{
+        let starts = $starts;
+        let mut position = 0u64;
+        let mut length = $count as u64;
+        while length > 1 {
+            let half = length / 2;
+            let probe = opaque(position + half);
+            if probe >= $count as u64 {
+                return Err(StopReason::TableInvalid);
+            }
+            let start = u64::from(*starts.add(probe as usize)) & ADDRESS_MAX;
+            position += half * not_above(start, $address);
+            length -= half;
+        }
+        let position = opaque(position);
+        if position >= $count as u64 {
+            return Err(StopReason::TableInvalid);
+        }
+        position
+    }};
+}
+
+/// Makes the executable mapping around `pc` the scratch space's current one.
+#[inline(always)]
+pub(crate) fn find_mapping(scratch: &mut Scratch, tgid: u32, pc: u64) -> Result<(), StopReason> {
+    if pc.wrapping_sub(scratch.mapping_start) < scratch.mapping_length {
+        return Ok(());
+    }
+    if pc > ADDRESS_MAX {
+        return Err(StopReason::NoMapping);
+    }
+    let Some(process) = PROCESSES.get_ptr(&tgid) else {
+        return Err(StopReason::ProcessUnknown);
+    };
+    // SAFETY: the verifier checked the map value; `last_start` checks each index.
+    unsafe {
+        let block = last_start!(
+            (&raw const (*process).starts).cast::<u64>(),
+            PROCESS_BLOCKS,
+            pc
+        );
+        let key = BlockKey {
+            tgid,
+            block: block as u32,
+        };
+        let Some(block) = MAPPINGS.get_ptr(&key) else {
+            return Err(StopReason::NoMapping);
+        };
+        let starts = (&raw const (*block).starts).cast::<u64>();
+        let index = last_start!(starts, BLOCK_MAPPINGS, pc) as usize;
+        let start = *starts.add(index);
+        let mapping = (&raw const (*block).mappings)
+            .cast::<leadsman_ebpf::abi::Mapping>()
+            .add(index);
+        if pc < start || pc >= (*mapping).end {
+            return Err(StopReason::NoMapping);
+        }
+        scratch.mapping_start = start;
+        scratch.mapping_length = (*mapping).end.wrapping_sub(start);
+        scratch.to_file_offset = (*mapping).to_file_offset;
+        scratch.table = (*mapping).table;
+        scratch.mapping_kind = (*mapping).kind;
+    }
+    Ok(())
+}
+
+/// Whether the current mapping's code is walked by frame pointer only.
+#[inline(always)]
+pub(crate) fn has_no_table(scratch: &Scratch) -> bool {
+    scratch.mapping_kind == mapping_kind::FRAME_POINTER
+}
+
+/// The rule in force at `pc` of the current mapping.
+#[inline(always)]
+pub(crate) fn find_rule(scratch: &Scratch, pc: u64) -> Result<Rule, StopReason> {
+    let offset = pc.wrapping_add(scratch.to_file_offset);
+    let key = RegionKey {
+        table: scratch.table,
+        region: region_of(offset),
+    };
+    let Some(region) = REGIONS.get_ptr(&key) else {
+        return Err(StopReason::TableMissing);
+    };
+    let offset = offset & ((1 << REGION_BITS) - 1);
+    // SAFETY: the verifier checked the map values; each index is checked before its use.
+    unsafe {
+        if (*region).count == 0 {
+            return Ok(Rule::UNCOVERED);
+        }
+        let starts = (&raw const (*region).starts).cast::<u32>();
+        let index = last_start!(starts, REGION_CHUNKS, offset) as usize;
+        let start = u64::from(*starts.add(index));
+        if start > offset {
+            return Ok(Rule::UNCOVERED);
+        }
+        let number = *(&raw const (*region).chunks).cast::<u32>().add(index);
+        let Some(chunk) = CHUNKS.get_ptr(&number) else {
+            return Err(StopReason::TableMissing);
+        };
+        let chunk = chunk.cast::<u8>();
+        let mut distance = offset - start;
+        if distance >= CHUNK_SPAN {
+            distance = CHUNK_SPAN - 1;
+        }
+        let rules = u64::from(*chunk.cast::<u16>());
+        let rows = u64::from(*chunk.cast::<u16>().add(1));
+        let addresses = CHUNK_HEADER as u64 + 8 * rules;
+        // Halve over the largest possible number of rows; probes behind the last row count as above.
+        let mut position = 0u64;
+        let mut half = 512u64;
+        while half > 0 {
+            let inside = not_above(position + half + 1, rows);
+            let probe = position + half * inside;
+            let at = opaque(addresses + 2 * probe);
+            if at > (CHUNK_BYTES - 2) as u64 {
+                return Err(StopReason::TableInvalid);
+            }
+            let address = u64::from(*chunk.add(at as usize).cast::<u16>());
+            position += half * (inside & not_above(address, distance));
+            half /= 2;
+        }
+        let at = opaque(addresses + 2 * rows + position);
+        if at > (CHUNK_BYTES - 1) as u64 {
+            return Err(StopReason::TableInvalid);
+        }
+        let rule = u64::from(*chunk.add(at as usize));
+        let at = opaque(CHUNK_HEADER as u64 + 8 * rule);
+        if at > (CHUNK_BYTES - 8) as u64 {
+            return Err(StopReason::TableInvalid);
+        }
+        Ok(Rule(*chunk.add(at as usize).cast::<u64>()))
+    }
+}

@@ -1,0 +1,173 @@
+//! Loads the BPF object and attaches it to a timer on every CPU.
+
+use std::fs;
+use std::io;
+
+use aya::maps::{HashMap, MapData, PerCpuArray, ProgramArray, RingBuf};
+use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
+use aya::programs::{PerfEvent, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader, GlobalData};
+use leadsman_ebpf::abi::{BlockKey, KernelOffsets, MappingBlock, Process};
+use leadsman_ebpf::table::{Chunk, Region, RegionKey};
+use thiserror::Error;
+
+use crate::bpf::btf::{Btf, BtfError};
+
+/// The BPF programs, built from `ebpf/` by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/leadsman-bpf.o");
+
+/// The running kernel's type information.
+pub(crate) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// `THREAD_SIZE` without KASAN (arch/x86/include/asm/page_64_types.h), less `struct pt_regs`.
+const STACK_TO_REGISTERS: u32 = 16 * 1024 - 168;
+
+/// Why the BPF programs do not run.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    /// No type information.
+    #[error("cannot read {BTF_PATH}: {0}: the kernel needs CONFIG_DEBUG_INFO_BTF=y")]
+    NoBtf(io::Error),
+    /// Type information of another shape.
+    #[error("{0}")]
+    Btf(#[from] BtfError),
+    /// A field that the programs need.
+    #[error("this kernel's struct task_struct has no member {0}")]
+    NoMember(&'static str),
+    /// The kernel refused the object's maps.
+    #[error("the kernel refused Leadsman's BPF maps: {0}: CAP_BPF is needed")]
+    Object(#[from] EbpfError),
+    /// The verifier or a capability check refused a program.
+    #[error("the kernel refused the BPF program {program}: {source}")]
+    Program {
+        /// Which one.
+        program: &'static str,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// A map or program is not in the object, or of another kind.
+    #[error("the BPF object lacks {0}: rebuild it with `cargo xtask build-ebpf`")]
+    Missing(&'static str),
+    /// A timer could not be attached.
+    #[error("cannot attach to CPU {cpu}: {source}: CAP_PERFMON is needed, or CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3 or more")]
+    Attach {
+        /// The CPU.
+        cpu: u32,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// The list of CPUs could not be read.
+    #[error("cannot read the list of online CPUs: {0}")]
+    Cpus(io::Error),
+}
+
+/// Sizes of the maps, from the memory budget.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Bytes of the ring buffer, a power of two times the page size.
+    pub(crate) ring_bytes: u32,
+    /// Most chunks of unwind rows.
+    pub(crate) chunks: u32,
+    /// Most regions.
+    pub(crate) regions: u32,
+}
+
+/// The loaded object: dropping it detaches the programs and frees the maps.
+pub(crate) struct Loaded {
+    /// Programs and their links.
+    pub(crate) object: Ebpf,
+    /// Samples.
+    pub(crate) records: RingBuf<MapData>,
+    /// See `ebpf/src/maps.rs`.
+    pub(crate) processes: HashMap<MapData, u32, Process>,
+    pub(crate) mappings: HashMap<MapData, BlockKey, MappingBlock>,
+    pub(crate) regions: HashMap<MapData, RegionKey, Region>,
+    pub(crate) chunks: HashMap<MapData, u32, Chunk>,
+    pub(crate) counters: PerCpuArray<MapData, u64>,
+    /// The tail call's target must outlive the programs' use of it.
+    _programs: ProgramArray<MapData>,
+}
+
+fn offsets() -> Result<KernelOffsets, LoadError> {
+    let bytes = fs::read(BTF_PATH).map_err(LoadError::NoBtf)?;
+    let btf = Btf::parse(&bytes)?;
+    let [stack, flags, leader, start, old_start] = btf.offsets(
+        "task_struct",
+        ["stack", "flags", "group_leader", "start_boottime", "real_start_time"],
+    )?;
+    Ok(KernelOffsets {
+        task_stack: stack.ok_or(LoadError::NoMember("stack"))?,
+        task_flags: flags.ok_or(LoadError::NoMember("flags"))?,
+        task_group_leader: leader.ok_or(LoadError::NoMember("group_leader"))?,
+        task_start_time: start.or(old_start).ok_or(LoadError::NoMember("start_boottime"))?,
+        stack_to_registers: STACK_TO_REGISTERS,
+        reserved: 0,
+    })
+}
+
+macro_rules! take {
+    ($object:ident, $name:literal) => {
+        $object.take_map($name).ok_or(LoadError::Missing($name))?.try_into().map_err(|_kind| LoadError::Missing($name))?
+    };
+}
+
+impl Loaded {
+    /// Loads and verifies the programs; nothing runs yet.
+    pub(crate) fn load(sizes: Sizes) -> Result<Self, LoadError> {
+        let offsets = offsets()?;
+        let mut object = EbpfLoader::new()
+            .override_global("OFFSETS", GlobalData::from(&offsets), true)
+            .map_max_entries("RECORDS", sizes.ring_bytes)
+            .map_max_entries("CHUNKS", sizes.chunks)
+            .map_max_entries("REGIONS", sizes.regions)
+            .load(OBJECT)?;
+        for program in ["sample", "walk"] {
+            event_program(&mut object, program)?
+                .load()
+                .map_err(|source| LoadError::Program { program, source })?;
+        }
+        let mut programs: ProgramArray<MapData> = take!(object, "PROGRAMS");
+        let walk = object.program("walk").ok_or(LoadError::Missing("walk"))?;
+        let walk = walk.fd().map_err(|source| LoadError::Program { program: "walk", source })?;
+        programs.set(0, walk, 0).map_err(|_error| LoadError::Missing("PROGRAMS"))?;
+        Ok(Self {
+            records: take!(object, "RECORDS"),
+            processes: take!(object, "PROCESSES"),
+            mappings: take!(object, "MAPPINGS"),
+            regions: take!(object, "REGIONS"),
+            chunks: take!(object, "CHUNKS"),
+            counters: take!(object, "COUNTERS"),
+            _programs: programs,
+            object,
+        })
+    }
+
+    /// Starts a timer of `frequency` Hz on each of `cpus`.
+    pub(crate) fn attach(&mut self, frequency: u32, cpus: &[u32]) -> Result<(), LoadError> {
+        let program = event_program(&mut self.object, "sample")?;
+        for &cpu in cpus {
+            program
+                .attach(
+                    PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                    PerfEventScope::AllProcessesOneCpu { cpu },
+                    SamplePolicy::Period(1_000_000_000 / u64::from(frequency)),
+                    false,
+                )
+                .map_err(|source| LoadError::Attach { cpu, source })?;
+        }
+        Ok(())
+    }
+}
+
+fn event_program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut PerfEvent, LoadError> {
+    object
+        .program_mut(name)
+        .ok_or(LoadError::Missing(name))?
+        .try_into()
+        .map_err(|_kind| LoadError::Missing(name))
+}
+
+/// The CPUs that are online.
+pub(crate) fn online_cpus() -> Result<Vec<u32>, LoadError> {
+    aya::util::online_cpus().map_err(|(_path, error)| LoadError::Cpus(error))
+}

@@ -1,0 +1,4 @@
+//! The kernel side: loading, attaching, and the only code that writes its maps.
+
+pub(crate) mod btf;
+pub(crate) mod load;
