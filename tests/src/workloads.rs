@@ -1,0 +1,444 @@
+//! Builds the programs in tests/workloads and knows the stacks of their threads. The chains here and the functions there
+//! must change together.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::binaries::target_directory;
+use crate::chain::Chain;
+use crate::process::run_ok;
+use crate::require_command;
+
+/// One way to compile chains.c.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    /// The executable's name, and thus its comm (at most 15 bytes).
+    pub name: &'static str,
+    flags: &'static [&'static str],
+    /// Statically linked: no dlopen, no PLT of the program's own.
+    pub is_static: bool,
+}
+
+pub const VARIANTS: [Variant; 9] = [
+    Variant {
+        name: "chains-O0",
+        flags: &["-O0"],
+        is_static: false,
+    },
+    Variant {
+        name: "chains-O2",
+        flags: &["-O2", "-fomit-frame-pointer"],
+        is_static: false,
+    },
+    Variant {
+        name: "chains-O3",
+        flags: &["-O3", "-fomit-frame-pointer"],
+        is_static: false,
+    },
+    Variant {
+        name: "chains-fp",
+        flags: &["-O2", "-fno-omit-frame-pointer"],
+        is_static: false,
+    },
+    Variant {
+        name: "chains-debug",
+        flags: &["-O2", "-g"],
+        is_static: false,
+    },
+    Variant {
+        name: "chains-no-pie",
+        flags: &["-O2", "-no-pie", "-fno-pie"],
+        is_static: false,
+    },
+    Variant {
+        name: "chains-pie",
+        flags: &["-O1", "-pie", "-fPIE"],
+        is_static: false,
+    },
+    Variant {
+        name: "chains-static",
+        flags: &["-O2", "-static", "-DWORKLOAD_STATIC"],
+        is_static: true,
+    },
+    Variant {
+        name: "chains-spie",
+        flags: &["-O2", "-static-pie", "-DWORKLOAD_STATIC"],
+        is_static: true,
+    },
+];
+
+const SOURCES: [&str; 10] = [
+    "chains.c",
+    "plugin.c",
+    "plt.c",
+    "child.c",
+    "chains.cpp",
+    "chains.rs",
+    "chains.go",
+    "compiled.c",
+    "busy.py",
+    "busy.js",
+];
+
+/// The threads of chains.c, in the order of its own table.
+#[must_use]
+pub fn c_chains(variant: Variant) -> Vec<Chain> {
+    let mut chains = vec![
+        Chain::of(
+            "w-plain",
+            &[
+                "w_enter",
+                "w_plain_main",
+                "w_plain_a",
+                "w_plain_b",
+                "w_plain_c",
+                "w_spin",
+            ],
+        ),
+        Chain::of(
+            "w-deep300",
+            &["w_enter", "w_deep300_main", "w_recurse", "w_spin"],
+        )
+        .repeated("w_recurse", 300),
+        Chain::of(
+            "w-deep5000",
+            &["w_enter", "w_deep5000_main", "w_recurse", "w_spin"],
+        )
+        .repeated("w_recurse", 5000)
+        .may_be_cut(),
+        Chain::of("w-signal", &["w_enter", "w_signal_main", "w_signal_victim"]).or(&[
+            "w_enter",
+            "w_signal_main",
+            "w_signal_victim",
+            "w_on_signal",
+            "w_handler_burn",
+        ]),
+        Chain::of(
+            "w-qsort",
+            &["w_enter", "w_qsort_main", "w_qsort_run", "w_compare"],
+        ),
+        Chain::of(
+            "w-alloca",
+            &["w_enter", "w_alloca_main", "w_alloca_frame", "w_spin"],
+        ),
+        Chain::of(
+            "w-realign",
+            &[
+                "w_enter",
+                "w_realign_main",
+                "w_realigned_avx",
+                "w_realigned_inner",
+                "w_spin",
+            ],
+        ),
+        Chain::of(
+            "w-drap",
+            &["w_enter", "w_drap_main", "w_drap_frame", "w_spin"],
+        ),
+        Chain::of("w-memcpy", &["w_enter", "w_memcpy_main", "w_memcpy_loop"]),
+        Chain::of(
+            "w-syscall",
+            &["w_enter", "w_syscall_main", "w_syscall_loop"],
+        ),
+        Chain::of("w-vdso", &["w_enter", "w_vdso_main", "w_vdso_loop"]),
+        Chain::of(
+            "w-coroutine",
+            &[
+                "w_enter",
+                "w_coroutine_main",
+                "w_coroutine_resume",
+                "w_spin",
+            ],
+        )
+        .or(&["w_coroutine_body", "w_coroutine_step", "w_spin"]),
+        Chain::of(
+            "w-tail",
+            &["w_enter", "w_tail_main", "w_tail_second", "w_spin"],
+        ),
+        Chain::of(
+            "w-noreturn",
+            &[
+                "w_enter",
+                "w_noreturn_main",
+                "w_calls_noreturn",
+                "w_never_returns",
+                "w_spin",
+            ],
+        ),
+        Chain::of(
+            "w-small",
+            &["w_enter", "w_small_main", "w_small_inner", "w_spin"],
+        ),
+    ];
+    if !variant.is_static {
+        chains.push(Chain::of(
+            "w-dlopen",
+            &[
+                "w_enter",
+                "w_dlopen_main",
+                "w_plugin_entry",
+                "w_plugin_inner",
+                "w_plugin_callback",
+                "w_spin",
+            ],
+        ));
+        chains.push(
+            Chain::of("w-plt", &["w_enter", "w_plt_main", "w_plt_loop"]).or(&[
+                "w_enter",
+                "w_plt_main",
+                "w_plt_loop",
+                "w_plt_leaf",
+            ]),
+        );
+    }
+    chains
+}
+
+/// The short-lived processes that chains.c starts, by the name of their only thread: forks of the program itself and fresh
+/// images, which live 3 to 5 ms.
+#[must_use]
+pub fn child_chains() -> Vec<Chain> {
+    vec![
+        Chain::of("w-fork", &["w_enter", "w_fork_main", "w_forked_child"]),
+        Chain::of("w-child", &["w_child_spin", "w_child_turn"]).outside_too(),
+        Chain::of("w-exec", &["w_child_spin", "w_child_turn"]).outside_too(),
+    ]
+}
+
+/// The threads of chains.cpp.
+#[must_use]
+pub fn cpp_chains() -> Vec<Chain> {
+    vec![
+        Chain::of("w-template", &["w_template_main", "w_climb", "w_spin"]).repeated("w_climb", 5),
+        Chain::of("w-virtual", &["w_virtual_main", "w_draw", "w_spin"]),
+        Chain::of(
+            "w-exception",
+            &["w_exception_main", "w_catcher", "w_thrower", "w_spin"],
+        )
+        .or(&["w_exception_main", "w_catcher", "w_spin"]),
+    ]
+}
+
+/// The threads of chains.rs.
+#[must_use]
+pub fn rust_chains() -> Vec<Chain> {
+    vec![
+        Chain::of("w-trait", &["w_trait_main", "w_step", "w_spin"]).repeated("w_step", 4),
+        Chain::of(
+            "w-generic",
+            &["w_generic_main", "w_apply", "w_called", "w_spin"],
+        ),
+        Chain::of("w-panic", &["w_panic_main", "w_unwinding", "w_spin"]),
+    ]
+}
+
+/// The goroutines of chains.go, which run on any of its threads; the runtime's own threads are right as well.
+#[must_use]
+pub fn go_chain() -> Chain {
+    Chain::of("", &["w_go_plain", "w_go_a", "w_go_b", "w_spin"])
+        .or(&["w_go_deep", "w_go_descend", "w_spin"])
+        .repeated("w_go_descend", 100)
+        .outside_too()
+}
+
+/// The built programs, all in one directory.
+#[derive(Debug)]
+pub struct Programs {
+    directory: PathBuf,
+}
+
+/// Builds the programs once (again only when a source or a compiler changes) and says where they are.
+pub fn programs() -> Result<&'static Programs> {
+    static PROGRAMS: OnceLock<std::result::Result<Programs, String>> = OnceLock::new();
+    PROGRAMS
+        .get_or_init(|| Programs::build().map_err(|error| format!("{error:#}")))
+        .as_ref()
+        .map_err(|text| anyhow::anyhow!(text.clone()))
+}
+
+impl Programs {
+    /// The path of a built program or of a script beside them.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn build() -> Result<Self> {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads");
+        let root = target_directory()?.join("workloads");
+        fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
+        let lock = File::create(root.join("lock"))?;
+        lock.lock()?;
+        let directory = root.join(fingerprint(&sources)?);
+        if !directory.exists() {
+            let unfinished = root.join("unfinished");
+            if unfinished.exists() {
+                fs::remove_dir_all(&unfinished)?;
+            }
+            fs::create_dir(&unfinished)?;
+            compile(&sources, &unfinished)?;
+            fs::rename(&unfinished, &directory)?;
+        }
+        Ok(Self { directory })
+    }
+}
+
+/// Changes with every source, every flag and every compiler.
+fn fingerprint(sources: &Path) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for name in SOURCES {
+        let path = sources.join(name);
+        fs::read(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?
+            .hash(&mut hasher);
+    }
+    for variant in VARIANTS {
+        (variant.name, variant.flags).hash(&mut hasher);
+    }
+    for (compiler, argument) in [
+        ("gcc", "--version"),
+        ("g++", "--version"),
+        ("rustc", "--version"),
+        ("go", "version"),
+    ] {
+        run_ok(
+            Command::new(require_command(compiler)?).arg(argument),
+            Duration::from_secs(20),
+        )?
+        .stdout
+        .hash(&mut hasher);
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+fn compile(sources: &Path, into: &Path) -> Result<()> {
+    const DEADLINE: Duration = Duration::from_secs(300);
+    let gcc = require_command("gcc")?;
+    for library in ["plugin", "plt"] {
+        run_ok(
+            Command::new(&gcc)
+                .args(["-O2", "-shared", "-fPIC", "-o"])
+                .arg(into.join(format!("libchains-{library}.so")))
+                .arg(sources.join(format!("{library}.c"))),
+            DEADLINE,
+        )?;
+    }
+    for variant in VARIANTS {
+        let mut command = Command::new(&gcc);
+        command
+            .args(variant.flags)
+            .arg("-o")
+            .arg(into.join(variant.name))
+            .arg(sources.join("chains.c"))
+            .arg("-pthread");
+        if !variant.is_static {
+            // Lazy binding keeps the resolver and both kinds of PLT entry in the picture.
+            command
+                .arg(into.join("libchains-plt.so"))
+                .args(["-Wl,-rpath,$ORIGIN", "-Wl,-z,lazy"]);
+        }
+        run_ok(&mut command, DEADLINE)?;
+    }
+    run_ok(
+        Command::new(&gcc)
+            .args(["-O2", "-o"])
+            .arg(into.join("w-child"))
+            .arg(sources.join("child.c")),
+        DEADLINE,
+    )?;
+    for other_name in ["w-exec", "w-pinned", "w-short"] {
+        fs::hard_link(into.join("w-child"), into.join(other_name))?;
+    }
+    run_ok(
+        Command::new(require_command("g++")?)
+            .args(["-O2", "-o"])
+            .arg(into.join("chains-cpp"))
+            .arg(sources.join("chains.cpp"))
+            .arg("-pthread"),
+        DEADLINE,
+    )?;
+    run_ok(
+        Command::new(require_command("rustc")?)
+            .args(["-O", "--edition", "2024", "-o"])
+            .arg(into.join("chains-rs"))
+            .arg(sources.join("chains.rs")),
+        DEADLINE,
+    )?;
+    run_ok(
+        Command::new(require_command("go")?)
+            .args(["build", "-o"])
+            .arg(into.join("chains-go"))
+            .arg(sources.join("chains.go"))
+            .env("GOCACHE", into.join("go-cache"))
+            .env("GOTOOLCHAIN", "local"),
+        DEADLINE,
+    )?;
+    fs::remove_dir_all(into.join("go-cache"))?;
+    for script in ["compiled.c", "busy.py", "busy.js"] {
+        fs::copy(sources.join(script), into.join(script))?;
+    }
+    Ok(())
+}
+
+/// A started workload; the whole process group goes with the value.
+#[derive(Debug)]
+pub struct Workload {
+    child: Child,
+    // Kept open: a workload that prints to a closed pipe would die of it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Workload {
+    /// Starts a workload program that says "started ..." on its standard output, and waits for that line.
+    pub fn start(program: &str, arguments: &[&str]) -> Result<Self> {
+        let path = programs()?.path(program);
+        let mut child = Command::new(&path)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {}", path.display()))?;
+        let stdout = child
+            .stdout
+            .take()
+            .context("the workload's output is a pipe")?;
+        let mut workload = Self {
+            child,
+            _stdout: BufReader::new(stdout),
+        };
+        let mut line = String::new();
+        // The reader is bounded: a workload says one short line.
+        (&mut workload._stdout).take(200).read_line(&mut line)?;
+        ensure!(
+            line.starts_with("started "),
+            "{program} said '{}' instead of 'started ...'",
+            line.trim()
+        );
+        Ok(workload)
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Workload {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let _ = self.child.wait();
+    }
+}

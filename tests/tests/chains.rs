@@ -1,0 +1,190 @@
+//! Every thread of the workloads shows exactly the stack it has: one recording of the whole machine, judged thread by thread.
+
+use std::fmt::Write;
+
+use anyhow::{Result, ensure};
+use leadsman_tests::Machine;
+use leadsman_tests::chain::Chain;
+use leadsman_tests::profile::{Profile, Stack};
+use leadsman_tests::record::record_profile;
+use leadsman_tests::workloads::{
+    VARIANTS, Variant, Workload, c_chains, child_chains, cpp_chains, go_chain, rust_chains,
+};
+
+/// Share of a thread's samples that must show its exact chain.
+const SHARE: f64 = 0.97;
+/// Samples below which one accident would decide.
+const FEWEST: i64 = 30;
+/// Each path of a chain must be seen down to its last function in this share of the thread's samples.
+const WHOLE: f64 = 0.05;
+
+#[derive(Default)]
+struct Report {
+    text: String,
+    failed: usize,
+}
+
+impl Report {
+    fn judge(
+        &mut self,
+        profile: &Profile,
+        program: &str,
+        chain: &Chain,
+        select: impl FnMut(&Stack) -> bool,
+    ) -> Result<()> {
+        let judgement = profile.judge(chain, select);
+        let mut faults = Vec::new();
+        if judgement.all < FEWEST {
+            faults.push(format!("only {} samples", judgement.all));
+        }
+        if judgement.share() < SHARE {
+            faults.push(format!("{:.1} % right", 100.0 * judgement.share()));
+        }
+        for (path, whole) in judgement.whole.iter().enumerate() {
+            if (*whole as f64) < WHOLE * judgement.all as f64 {
+                faults.push(format!("path {path} seen whole {whole} times"));
+            }
+        }
+        let thread = chain.thread;
+        let verdict = if faults.is_empty() {
+            "ok".to_owned()
+        } else {
+            faults.join(", ")
+        };
+        writeln!(
+            self.text,
+            "{program:15} {thread:12} {:5} samples {:5.1} % {verdict}{}",
+            judgement.all,
+            100.0 * judgement.share(),
+            if faults.is_empty() {
+                String::new()
+            } else {
+                judgement.shown()
+            }
+        )?;
+        self.failed += usize::from(!faults.is_empty());
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        println!("{}", self.text);
+        ensure!(
+            self.failed == 0,
+            "{} threads do not show their chain:\n{}",
+            self.failed,
+            self.text
+        );
+        Ok(())
+    }
+}
+
+/// Records the whole machine while these variants of chains.c run, and judges all their threads.
+fn judge_variants(variants: &[Variant]) -> Result<()> {
+    let _machine = Machine::lock()?;
+    let running = variants
+        .iter()
+        .map(|variant| Workload::start(variant.name, &["600"]))
+        .collect::<Result<Vec<Workload>>>()?;
+    let recording = record_profile(&["-d", "6s", "-F", "997"])?;
+    let mut report = Report::default();
+    for (variant, workload) in variants.iter().zip(&running) {
+        let pid = i64::from(workload.id());
+        for chain in c_chains(*variant) {
+            report.judge(&recording.profile, variant.name, &chain, |stack| {
+                stack.pid == pid && stack.thread_name == chain.thread
+            })?;
+        }
+    }
+    for chain in child_chains() {
+        report.judge(&recording.profile, "children", &chain, |stack| {
+            stack.thread_name == chain.thread
+        })?;
+    }
+    report.finish()
+}
+
+#[test]
+fn threads_without_frame_pointers() -> Result<()> {
+    judge_variants(
+        &VARIANTS
+            .into_iter()
+            .filter(|variant| variant.name == "chains-O2")
+            .collect::<Vec<_>>(),
+    )
+}
+
+#[test]
+fn other_ways_to_compile_dynamic_programs() -> Result<()> {
+    judge_variants(
+        &VARIANTS
+            .into_iter()
+            .filter(|variant| !variant.is_static && variant.name != "chains-O2")
+            .collect::<Vec<_>>(),
+    )
+}
+
+#[test]
+fn static_programs() -> Result<()> {
+    judge_variants(
+        &VARIANTS
+            .into_iter()
+            .filter(|variant| variant.is_static)
+            .collect::<Vec<_>>(),
+    )
+}
+
+#[test]
+fn other_compiled_languages() -> Result<()> {
+    let _machine = Machine::lock()?;
+    let cpp = Workload::start("chains-cpp", &["600"])?;
+    let rust = Workload::start("chains-rs", &["600"])?;
+    let go = Workload::start("chains-go", &["600"])?;
+    let recording = record_profile(&["-d", "4s", "-F", "499"])?;
+    let mut report = Report::default();
+    for (program, workload, chains) in [
+        ("chains-cpp", &cpp, cpp_chains()),
+        ("chains-rs", &rust, rust_chains()),
+    ] {
+        let pid = i64::from(workload.id());
+        for chain in chains {
+            report.judge(&recording.profile, program, &chain, |stack| {
+                stack.pid == pid && stack.thread_name == chain.thread
+            })?;
+        }
+    }
+    let pid = i64::from(go.id());
+    report.judge(&recording.profile, "chains-go", &go_chain(), |stack| {
+        stack.pid == pid
+    })?;
+    report.finish()
+}
+
+/// A program that is there before the profiler, and one that starts during the recording, are known alike.
+#[test]
+fn a_program_that_starts_during_the_recording() -> Result<()> {
+    let _machine = Machine::lock()?;
+    let late = std::thread::spawn(|| {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        Workload::start("chains-O3", &["600", "plain", "realign", "dlopen"])
+    });
+    let recording = record_profile(&["-d", "5s", "-F", "499"])?;
+    let workload = late
+        .join()
+        .map_err(|_| anyhow::anyhow!("the starting thread panicked"))??;
+    let pid = i64::from(workload.id());
+    let mut report = Report::default();
+    for variant in VARIANTS
+        .into_iter()
+        .filter(|variant| variant.name == "chains-O3")
+    {
+        for chain in c_chains(variant)
+            .iter()
+            .filter(|chain| ["w-plain", "w-realign", "w-dlopen"].contains(&chain.thread))
+        {
+            report.judge(&recording.profile, variant.name, chain, |stack| {
+                stack.pid == pid && stack.thread_name == chain.thread
+            })?;
+        }
+    }
+    report.finish()
+}
