@@ -202,6 +202,8 @@ wire_struct! {
         pub kernel: List<u64, MAX_KERNEL_FRAMES>,
         /// General registers by DWARF number, then the pc.
         pub registers: List<u64, 17>,
+        /// Whether the pc is where execution stood; not so behind a `syscall` instruction.
+        pub pc_is_exact: bool,
         /// The stack from rsp upwards.
         pub stack: Bytes<MAX_SNAPSHOT>,
     }
@@ -250,6 +252,9 @@ wire_struct! {
         pub executable: ExecutableId,
         /// Bytes of the memfd.
         pub bytes: u64,
+        /// The build ID found in the file; empty when it has none. Executables known by inode and by build ID are
+        /// then known to be one.
+        pub build_id: BuildId,
     }
 }
 
