@@ -170,7 +170,7 @@ fn a_program_that_starts_during_the_recording() -> Result<()> {
     let recording = record_profile(&["-d", "5s", "-F", "499"])?;
     let workload = late
         .join()
-        .map_err(|_| anyhow::anyhow!("the starting thread panicked"))??;
+        .map_err(|_panic| anyhow::anyhow!("the starting thread panicked"))??;
     let pid = i64::from(workload.id());
     let mut report = Report::default();
     for variant in VARIANTS

@@ -238,7 +238,7 @@ fn addresses_get_their_functions_names() -> Result<()> {
             "out of order: {answer}"
         );
         ensure!(
-            answer["frames"][0]["function"] == Value::from(name.as_str()),
+            answer["frames"][0]["function"] == name.as_str(),
             "{name} became {answer}"
         );
         ensure!(
@@ -343,7 +343,7 @@ fn inlined_frames_and_lines_agree_with_addr2line() -> Result<()> {
 
 #[test]
 fn anybody_may_ask() -> Result<()> {
-    let directory = leadsman_tests::binaries::copied_for_everybody()?;
+    let directory = binaries::copied_for_everybody()?;
     let file = directory.path().join("chains-O2");
     std::fs::copy(programs()?.path("chains-O2"), &file)?;
     let program = directory.path().join("leadsman");
