@@ -91,17 +91,17 @@ pub(crate) struct Loaded {
 fn offsets() -> Result<KernelOffsets, LoadError> {
     let bytes = fs::read(BTF_PATH).map_err(LoadError::NoBtf)?;
     let btf = Btf::parse(&bytes)?;
-    let [stack, flags, leader, start, old_start] = btf.offsets(
+    let [stack, flags, leader, start, old_start, exec_id] = btf.offsets(
         "task_struct",
-        ["stack", "flags", "group_leader", "start_boottime", "real_start_time"],
+        ["stack", "flags", "group_leader", "start_boottime", "real_start_time", "self_exec_id"],
     )?;
     Ok(KernelOffsets {
         task_stack: stack.ok_or(LoadError::NoMember("stack"))?,
         task_flags: flags.ok_or(LoadError::NoMember("flags"))?,
         task_group_leader: leader.ok_or(LoadError::NoMember("group_leader"))?,
         task_start_time: start.or(old_start).ok_or(LoadError::NoMember("start_boottime"))?,
+        task_exec_id: exec_id.ok_or(LoadError::NoMember("self_exec_id"))?,
         stack_to_registers: STACK_TO_REGISTERS,
-        reserved: 0,
     })
 }
 

@@ -2,3 +2,4 @@
 
 pub(crate) mod btf;
 pub(crate) mod load;
+pub(crate) mod tables;

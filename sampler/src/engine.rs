@@ -1,0 +1,519 @@
+//! The sampler's decisions: records, samples and messages in, actions out. No sockets, files, maps or clocks here.
+
+use std::collections::{HashMap, HashSet};
+
+use ipc_proto::codec::{Bytes, List};
+use ipc_proto::ids::{ExecutableId, ImageId, Pid, Tid, WindowId};
+use ipc_proto::limits::{MAX_MAPPINGS, MAX_PATH};
+use ipc_proto::opener::{OpenMaps, OpenerRequest, Sampled};
+use ipc_proto::sample as wire;
+use ipc_proto::sample::{Backing, SamplerMessage};
+use leadsman_ebpf::abi;
+use leadsman_ebpf::abi::mapping_kind;
+use leadsman_ebpf::stop::StopReason;
+
+use crate::account::Account;
+use crate::executables::{Executables, TableState};
+use crate::image::Image;
+use crate::processes::{Knowledge, Processes, Selection};
+use crate::raw_sample::{RawSample, RawSnapshot};
+use crate::sideband::{NewMapping, SidebandEvent};
+use crate::window::{StackKey, Window};
+
+/// How long samples wait for their process's maps file.
+const MAPS_PATIENCE: u64 = 1_000_000_000;
+/// Samples that may wait, over all processes.
+const MAX_WAITING: usize = 1024;
+/// How long a process is remembered after its end: records of other CPUs may still name it.
+const AFTERLIFE: u64 = 2_000_000_000;
+/// How long an unwind table may take before it is asked for again.
+const TABLE_PATIENCE: u64 = 30_000_000_000;
+/// Executables remembered although no process maps them.
+const KEPT_EXECUTABLES: usize = 16_384;
+
+/// What the event loop is to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Tell the kernel side a process's mappings.
+    Install(Box<KernelProcess>),
+    /// Make the kernel side forget a process.
+    Uninstall { tgid: u32 },
+    /// Make the kernel side forget an executable's unwind table.
+    RemoveTable(ExecutableId),
+    /// Ask the opener.
+    Ask(OpenerRequest),
+    /// Tell the symbolizer; `samples` of them travel with it.
+    Send { message: SamplerMessage, samples: u64 },
+}
+
+/// A process as the kernel side is to know it.
+#[derive(Debug)]
+pub(crate) struct KernelProcess {
+    pub(crate) tgid: u32,
+    pub(crate) start_time: u64,
+    pub(crate) exec_id: u32,
+    /// First address and mapping, ascending.
+    pub(crate) mappings: Vec<(u64, abi::Mapping)>,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    processes: Processes,
+    executables: Executables,
+    window: Window,
+    window_id: u64,
+    window_start: u64,
+    /// Window length, nanoseconds; 0: one window until the end.
+    window_length: u64,
+    clock_offset: i64,
+    /// Samples sent and dropped in the current window.
+    pub(crate) account: Account,
+    waiting: usize,
+    maps_requests: HashMap<u64, u32>,
+    last_request: u64,
+    actions: Vec<Action>,
+}
+
+impl Engine {
+    /// Starts the first window at `now` (CLOCK_MONOTONIC, nanoseconds).
+    pub(crate) fn new(
+        selection: Selection,
+        older: HashMap<u32, (Vec<u8>, u32)>,
+        window_length: u64,
+        clock_offset: i64,
+        now: u64,
+    ) -> Self {
+        Self {
+            processes: Processes::new(selection, older),
+            executables: Executables::default(),
+            window: Window::default(),
+            window_id: 0,
+            window_start: now,
+            window_length,
+            clock_offset,
+            account: Account::default(),
+            waiting: 0,
+            maps_requests: HashMap::new(),
+            last_request: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    /// What there is to do since the last call.
+    pub(crate) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// A process did something.
+    pub(crate) fn on_sideband(&mut self, event: SidebandEvent) {
+        let pid = event.pid;
+        if let Some(process) = self.processes.get_mut(pid)
+            && matches!(event.kind, crate::sideband::SidebandKind::Named { exec: true, .. })
+        {
+            // The samples that wait belong to the image that ends here.
+            let waiting = std::mem::take(&mut process.waiting);
+            self.finish_waiting(pid, waiting);
+        }
+        if let Some(tgid) = self.processes.learn(event, &mut self.executables) {
+            self.actions.push(Action::Uninstall { tgid });
+        }
+    }
+
+    /// The kernel had no room for so many records.
+    pub(crate) fn on_records_lost(&mut self, records: u64) {
+        self.account.records_lost += records;
+        self.processes.distrust();
+    }
+
+    /// A sample arrived.
+    pub(crate) fn on_sample(&mut self, sample: RawSample) {
+        let process = self.processes.entry(sample.tgid);
+        if !process.selected {
+            self.account.not_selected += 1;
+            return;
+        }
+        self.account.ring_produced += 1;
+        process.image.start_time = sample.start_time;
+        process.image.exec_id = sample.exec_id;
+        if process.image.comm.is_empty() && sample.tid == sample.tgid {
+            process.image.comm.clone_from(&sample.comm);
+        }
+        if sample.snapshot.is_none() && sample.user.is_empty() {
+            // A kernel thread, or a walk that failed before its first frame: no mapping is needed.
+            return self.count(&sample);
+        }
+        match process.knowledge {
+            Knowledge::Whole | Knowledge::Unavailable => self.place(sample),
+            Knowledge::Partial | Knowledge::Asked(_) => self.wait_for_maps(sample),
+        }
+    }
+
+    fn wait_for_maps(&mut self, sample: RawSample) {
+        let pid = sample.tgid;
+        let process = self.processes.entry(pid);
+        if process.knowledge == Knowledge::Partial {
+            process.knowledge = Knowledge::Asked(sample.time);
+            self.last_request += 1;
+            let open = OpenMaps { request: self.last_request, pid: Pid(pid), start_time: sample.start_time };
+            self.maps_requests.insert(self.last_request, pid);
+            self.actions.push(Action::Ask(OpenerRequest::OpenMaps(open)));
+        }
+        if self.waiting < MAX_WAITING {
+            self.waiting += 1;
+            process.waiting.push(sample);
+        } else {
+            self.count_as(&sample, StopReason::MappingsUnknown);
+        }
+    }
+
+    /// The opener answered a request for a maps file; `None`: there is none to be had.
+    pub(crate) fn on_maps(&mut self, request: u64, mappings: Option<&[NewMapping]>) {
+        let Some(pid) = self.maps_requests.remove(&request) else { return };
+        match mappings {
+            Some(mappings) => self.processes.learn_maps(pid, mappings, &mut self.executables),
+            None => self.give_up_maps(pid),
+        }
+        self.resume(pid);
+    }
+
+    fn give_up_maps(&mut self, pid: u32) {
+        if !self.processes.inherit(pid)
+            && let Some(process) = self.processes.get_mut(pid)
+            && process.knowledge != Knowledge::Whole
+        {
+            process.knowledge = Knowledge::Unavailable;
+        }
+    }
+
+    fn resume(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(pid) {
+            let waiting = std::mem::take(&mut process.waiting);
+            self.waiting = self.waiting.saturating_sub(waiting.len());
+            for sample in waiting {
+                self.place(sample);
+            }
+        }
+    }
+
+    fn finish_waiting(&mut self, pid: u32, waiting: Vec<RawSample>) {
+        self.waiting = self.waiting.saturating_sub(waiting.len());
+        if !waiting.is_empty() {
+            self.give_up_maps(pid);
+        }
+        for sample in waiting {
+            self.place(sample);
+        }
+    }
+
+    /// Counts a whole sample, or sends an unfinished one on; the process's mappings are known as well as they will be.
+    fn place(&mut self, mut sample: RawSample) {
+        let tgid = sample.tgid;
+        let Some(snapshot) = sample.snapshot.take() else {
+            return self.count(&sample);
+        };
+        let process = self.processes.entry(tgid);
+        if process.knowledge == Knowledge::Unavailable && process.image.mappings.all.is_empty() {
+            return self.count_as(&sample, StopReason::MappingsUnknown);
+        }
+        if !process.installed && process.exited.is_none() {
+            process.changed = true;
+        }
+        process.image.sampled = true;
+        let image = process.image.id;
+        self.announce(tgid);
+        let message = SamplerMessage::Snapshot(self.snapshot_message(image, sample, snapshot));
+        self.send_samples(message, 1);
+    }
+
+    fn snapshot_message(&self, image: ImageId, sample: RawSample, snapshot: RawSnapshot) -> wire::Snapshot {
+        wire::Snapshot {
+            window: WindowId(self.window_id),
+            image,
+            tid: Tid(sample.tid),
+            thread_name: Bytes::cut(&sample.comm),
+            cgroup: sample.cgroup,
+            stop: sample.stop as u8,
+            kernel: List(sample.kernel),
+            registers: List(snapshot.registers),
+            pc_is_exact: snapshot.pc_is_exact,
+            stack: Bytes(snapshot.stack),
+        }
+    }
+
+    fn count(&mut self, sample: &RawSample) {
+        self.count_as(sample, sample.stop);
+    }
+
+    fn count_as(&mut self, sample: &RawSample, stop: StopReason) {
+        let process = self.processes.entry(sample.tgid);
+        process.image.sampled = true;
+        let mut stop = stop;
+        let mut user = Vec::with_capacity(sample.user.len());
+        for &address in &sample.user {
+            let Some((index, mapping)) = process.image.mappings.find(address) else {
+                // The kernel side knew an older layout of this process.
+                stop = StopReason::NoMapping;
+                break;
+            };
+            if mapping.backing == Backing::File as u8
+                && let Some(executable) = self.executables.get_mut(mapping.executable)
+            {
+                executable.last_used = self.window_id;
+            }
+            user.push((index, address));
+        }
+        let key = StackKey {
+            image: process.image.id,
+            tid: sample.tid,
+            thread_name: sample.comm.clone(),
+            cgroup: sample.cgroup,
+            stop: stop as u8,
+            kernel: sample.kernel.clone(),
+            user,
+        };
+        if self.window.count(key) {
+            self.account.ring_delivered += 1;
+        } else {
+            self.account.drop_sample("window_full", 1);
+        }
+    }
+
+    fn send_samples(&mut self, message: SamplerMessage, samples: u64) {
+        self.account.ring_delivered += samples;
+        self.actions.push(Action::Send { message, samples });
+    }
+
+    /// Tells the symbolizer what it must know before a message may name the image of `pid`'s process.
+    fn announce(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(pid) {
+            let first = process.image.announced.is_none();
+            announce_image(&mut process.image, &mut self.executables, self.window_start, &mut self.actions);
+            if first {
+                let (start_time, path) = (process.image.start_time, main_path(&process.image, &mut self.executables));
+                let sampled = Sampled { pid: Pid(pid), start_time, path };
+                self.actions.push(Action::Ask(OpenerRequest::Sampled(sampled)));
+            }
+        }
+    }
+
+    /// The kernel side has that table now.
+    pub(crate) fn on_table_installed(&mut self, executable: ExecutableId, build_id: &[u8]) {
+        self.executables.learn_build_id(executable, build_id);
+        self.set_table(executable, TableState::Installed);
+    }
+
+    /// There is no table: the executable's code is walked by frame pointer.
+    pub(crate) fn on_no_table(&mut self, executable: ExecutableId, retry: bool) {
+        self.set_table(executable, TableState::Absent { retry });
+    }
+
+    fn set_table(&mut self, id: ExecutableId, state: TableState) {
+        let Some(executable) = self.executables.get_mut(id) else { return };
+        let had_none = matches!(executable.table, TableState::Absent { .. });
+        executable.table = state;
+        let has_none = matches!(executable.table, TableState::Absent { .. });
+        if had_none != has_none {
+            for (_, process) in self.processes.iter_mut() {
+                if process.installed && process.image.mappings.live().any(|mapping| mapping.executable == id) {
+                    process.changed = true;
+                }
+            }
+        }
+    }
+
+    /// Room is needed for unwind tables: names the one to give up, if any is idle.
+    pub(crate) fn evict(&mut self) -> Option<ExecutableId> {
+        let id = self.executables.least_recently_used(self.window_id)?;
+        if let Some(executable) = self.executables.get_mut(id) {
+            executable.table = TableState::Unknown;
+            executable.announced = false;
+        }
+        self.account.tables_evicted += 1;
+        self.actions.push(Action::RemoveTable(id));
+        Some(id)
+    }
+
+    /// A new symbolizer listens: it knows nothing.
+    pub(crate) fn on_link_up(&mut self) {
+        self.executables.forget_announcements();
+        for image in self.processes.images_mut() {
+            image.announced = None;
+        }
+    }
+
+    /// Time passes: `now` is CLOCK_MONOTONIC, nanoseconds. Call at least once a second, after all records so far.
+    pub(crate) fn on_tick(&mut self, now: u64) {
+        let overdue = |asked: u64| now.saturating_sub(asked) > MAPS_PATIENCE;
+        let late: Vec<u32> = self
+            .processes
+            .iter_mut()
+            .filter(|(_, process)| matches!(process.knowledge, Knowledge::Asked(asked) if overdue(asked)))
+            .map(|(pid, _)| *pid)
+            .collect();
+        for pid in late {
+            self.maps_requests.retain(|_, asked| *asked != pid);
+            self.give_up_maps(pid);
+            self.resume(pid);
+        }
+        for tgid in self.processes.reap(now.saturating_sub(AFTERLIFE)) {
+            self.actions.push(Action::Uninstall { tgid });
+        }
+        self.install_changed();
+        if self.window_length != 0 && now.saturating_sub(self.window_start) >= self.window_length {
+            self.end_window(now, false);
+        }
+    }
+
+    /// Brings the kernel side up to date with processes that are sampled.
+    pub(crate) fn install_changed(&mut self) {
+        let Self { processes, executables, actions, .. } = self;
+        for (pid, process) in processes.iter_mut() {
+            if !process.changed || process.exited.is_some() || process.image.start_time == 0 {
+                continue;
+            }
+            if !process.installed && !process.image.sampled {
+                continue;
+            }
+            process.changed = false;
+            process.installed = true;
+            let mappings = process.image.mappings.live();
+            let mappings = mappings.take(leadsman_ebpf::limits::MAX_MAPPINGS).map(|mapping| {
+                let by_table = match mapping.backing {
+                    backing if backing == Backing::File as u8 => !executables.has_no_table(mapping.executable),
+                    backing => backing == Backing::Vdso as u8,
+                };
+                let kernel = abi::Mapping {
+                    end: mapping.end,
+                    to_file_offset: mapping.file_offset.wrapping_sub(mapping.start),
+                    table: mapping.executable.0,
+                    kind: if by_table { mapping_kind::TABLE } else { mapping_kind::FRAME_POINTER },
+                };
+                (mapping.start, kernel)
+            });
+            let kernel = KernelProcess {
+                tgid: *pid,
+                start_time: process.image.start_time,
+                exec_id: process.image.exec_id,
+                mappings: mappings.collect(),
+            };
+            actions.push(Action::Install(Box::new(kernel)));
+        }
+    }
+
+    /// Sends the window and starts the next at `now`; `last`: no other follows.
+    pub(crate) fn end_window(&mut self, now: u64, last: bool) {
+        let window = WindowId(self.window_id);
+        if last {
+            let waiting: Vec<u32> = self.processes.iter_mut().map(|(pid, _)| *pid).collect();
+            for pid in waiting {
+                self.give_up_maps(pid);
+                self.resume(pid);
+            }
+        }
+        let Self { processes, executables, actions, .. } = self;
+        for image in processes.images_mut().filter(|image| image.sampled) {
+            announce_image(image, executables, self.window_start, actions);
+            image.sampled = false;
+        }
+        for (batch, samples) in self.window.take_batches(window) {
+            self.actions.push(Action::Send { message: SamplerMessage::Batch(batch), samples });
+        }
+        let end = wire::WindowEnd {
+            window,
+            start: self.window_start.wrapping_add_signed(self.clock_offset),
+            duration: now.saturating_sub(self.window_start),
+            // The event loop knows what the link carried and what was dropped on the way to it.
+            samples: 0,
+            drops: List::default(),
+            last,
+        };
+        self.actions.push(Action::Send { message: SamplerMessage::WindowEnd(end), samples: 0 });
+        for image in self.processes.take_retired() {
+            let message = SamplerMessage::ImageGone(wire::ImageGone { image });
+            self.actions.push(Action::Send { message, samples: 0 });
+        }
+        if self.executables.len() > KEPT_EXECUTABLES {
+            let used: HashSet<ExecutableId> = self
+                .processes
+                .images_mut()
+                .flat_map(|image| image.mappings.all.iter().map(|mapping| mapping.executable).collect::<Vec<_>>())
+                .collect();
+            self.executables.shrink(KEPT_EXECUTABLES, &used);
+        }
+        self.window_id += 1;
+        self.window_start = now;
+    }
+
+    /// When the current window ends, CLOCK_MONOTONIC nanoseconds.
+    pub(crate) fn window_end(&self) -> Option<u64> {
+        (self.window_length != 0).then(|| self.window_start + self.window_length)
+    }
+
+    /// Processes and executables known.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.processes.len(), self.executables.len())
+    }
+}
+
+/// Path of the executable that an image's first file mapping belongs to.
+fn main_path(image: &Image, executables: &mut Executables) -> Bytes<MAX_PATH> {
+    let first = image.mappings.all.iter().find(|mapping| mapping.backing == Backing::File as u8);
+    let path = first.and_then(|mapping| executables.get_mut(mapping.executable)).map(|found| found.path.as_slice());
+    Bytes::cut(path.unwrap_or_default())
+}
+
+fn announce_image(image: &mut Image, executables: &mut Executables, now: u64, actions: &mut Vec<Action>) {
+    let mut send = |message| actions.push(Action::Send { message, samples: 0 });
+    let known = image.announced.unwrap_or(0);
+    if image.announced.is_none() {
+        send(SamplerMessage::Image(wire::Image {
+            id: image.id,
+            pid: Pid(image.pid),
+            start_time: image.start_time,
+            comm: Bytes::cut(&image.comm),
+            parent: Pid(image.parent),
+        }));
+    }
+    let all = &image.mappings.all;
+    let Some(new) = all.get(known..) else { return };
+    for mapping in new.iter().filter(|mapping| mapping.backing == Backing::File as u8) {
+        let Some(executable) = executables.get_mut(mapping.executable) else { continue };
+        let wanted = match executable.table {
+            TableState::Unknown | TableState::Absent { retry: true } => true,
+            TableState::Asked(asked) => now.saturating_sub(asked) > TABLE_PATIENCE,
+            TableState::Installed | TableState::Absent { retry: false } => false,
+        };
+        if executable.announced && !wanted {
+            continue;
+        }
+        executable.announced = true;
+        if wanted {
+            executable.table = TableState::Asked(now);
+        }
+        let (build_id, device, inode) = match &executable.identity {
+            crate::executables::Identity::BuildId(build_id) => (build_id.clone(), 0, 0),
+            crate::executables::Identity::Inode { device, inode } => (Vec::new(), *device, *inode),
+        };
+        send(SamplerMessage::Executable(wire::Executable {
+            id: mapping.executable,
+            build_id: Bytes(build_id),
+            device,
+            inode,
+            path: Bytes::cut(&executable.path),
+            pid: Pid(image.pid),
+            start_time: image.start_time,
+            mapping_start: mapping.start,
+            mapping_end: mapping.end,
+            table_wanted: wanted,
+        }));
+    }
+    for (piece, mappings) in new.chunks(MAX_MAPPINGS).enumerate() {
+        send(SamplerMessage::Mappings(wire::Mappings {
+            image: image.id,
+            first: (known + piece * MAX_MAPPINGS) as u32,
+            mappings: List(mappings.to_vec()),
+        }));
+    }
+    image.announced = Some(all.len());
+}

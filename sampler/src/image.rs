@@ -1,0 +1,175 @@
+//! A program image: what one process has mapped since its exec, and which of it the others know.
+
+use std::rc::Rc;
+
+use ipc_proto::ids::{ExecutableId, ImageId};
+use ipc_proto::sample::{Backing, Mapping};
+
+use crate::executables::{Executables, VDSO};
+use crate::sideband::NewMapping;
+
+/// Mappings that one image may have had: a process that maps more is walked as far as those reach.
+const MAX_MAPPINGS: usize = 1 << 16;
+
+/// Executable mappings: all there were, in the order they came, and those still in place, by address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MappingList {
+    /// Named by index in messages: never reordered.
+    pub(crate) all: Vec<Mapping>,
+    /// Indexes into `all` by ascending start; no two overlap.
+    live: Vec<u32>,
+}
+
+impl MappingList {
+    /// The live mapping around `address`.
+    pub(crate) fn find(&self, address: u64) -> Option<(u32, &Mapping)> {
+        let behind = self.live.partition_point(|&index| self.start_of(index) <= address);
+        let index = *self.live.get(behind.checked_sub(1)?)?;
+        let mapping = self.all.get(index as usize)?;
+        (address < mapping.end).then_some((index, mapping))
+    }
+
+    /// The live mappings by ascending start.
+    pub(crate) fn live(&self) -> impl ExactSizeIterator<Item = &Mapping> {
+        self.live.iter().map(|&index| &self.all[index as usize])
+    }
+
+    fn start_of(&self, index: u32) -> u64 {
+        self.all.get(index as usize).map_or(u64::MAX, |mapping| mapping.start)
+    }
+
+    /// Adds a mapping; those it covers end where it starts. Returns whether anything changed.
+    fn add(&mut self, mut new: Mapping) -> bool {
+        if new.backing == Backing::Anonymous as u8 {
+            // Generated code grows piece by piece and changes its protection often: one mapping for all of it.
+            loop {
+                let touching = self.live().find(|old| {
+                    old.backing == Backing::Anonymous as u8
+                        && old.start <= new.end
+                        && new.start <= old.end
+                        && (old.start < new.start || old.end > new.end)
+                });
+                let Some(old) = touching else { break };
+                if old.start <= new.start && old.end >= new.end {
+                    return false;
+                }
+                new.start = new.start.min(old.start);
+                new.end = new.end.max(old.end);
+            }
+            new.file_offset = 0;
+        }
+        if self.live().any(|old| *old == new) || self.all.len() >= MAX_MAPPINGS || new.end <= new.start {
+            return false;
+        }
+        let mut pieces = Vec::new();
+        self.live.retain(|&index| {
+            let Some(old) = self.all.get(index as usize) else { return false };
+            let overlaps = old.start < new.end && new.start < old.end;
+            if overlaps {
+                if old.start < new.start {
+                    pieces.push(Mapping { end: new.start, ..old.clone() });
+                }
+                if old.end > new.end {
+                    let file_offset = old.file_offset.wrapping_add(new.end - old.start);
+                    pieces.push(Mapping { start: new.end, file_offset, ..old.clone() });
+                }
+            }
+            !overlaps
+        });
+        pieces.push(new);
+        for piece in pieces {
+            let index = self.all.len() as u32;
+            let at = self.live.partition_point(|&other| self.start_of(other) < piece.start);
+            self.all.push(piece);
+            self.live.insert(at, index);
+        }
+        true
+    }
+}
+
+/// One image.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) id: ImageId,
+    pub(crate) pid: u32,
+    /// CLOCK_BOOTTIME, nanoseconds; 0 until a sample told it.
+    pub(crate) start_time: u64,
+    /// Which exec of the process; told by samples.
+    pub(crate) exec_id: u32,
+    pub(crate) comm: Vec<u8>,
+    pub(crate) parent: u32,
+    /// Shared with the process it was forked from until either maps something.
+    pub(crate) mappings: Rc<MappingList>,
+    /// Mappings that the symbolizer knows; `None`: not even the image.
+    pub(crate) announced: Option<usize>,
+    /// Whether the current window has a sample of it.
+    pub(crate) sampled: bool,
+}
+
+impl Image {
+    /// Adds what the kernel reported. Returns whether anything changed.
+    pub(crate) fn map(&mut self, mapping: &NewMapping, executables: &mut Executables) -> bool {
+        let (backing, executable) = backing(mapping, executables);
+        let new = Mapping {
+            start: mapping.start,
+            end: mapping.end,
+            file_offset: mapping.file_offset,
+            backing: backing as u8,
+            executable,
+        };
+        Rc::make_mut(&mut self.mappings).add(new)
+    }
+}
+
+/// What backs a mapping, by the names that the kernel gives to what is no file (fs/proc/task_mmu.c,
+/// kernel/events/core.c: `perf_event_mmap_event`).
+fn backing(mapping: &NewMapping, executables: &mut Executables) -> (Backing, ExecutableId) {
+    let path = mapping.path.as_slice();
+    let has_identity = mapping.inode != 0 || !mapping.build_id.is_empty();
+    if path == b"[vdso]" {
+        (Backing::Vdso, VDSO)
+    } else if has_identity && !path.starts_with(b"//anon") && !path.starts_with(b"/dev/zero") {
+        (Backing::File, executables.identify(mapping))
+    } else if path.starts_with(b"[") && path != b"[heap]" && path != b"[stack]" && !path.starts_with(b"[anon") {
+        (Backing::Special, VDSO)
+    } else {
+        (Backing::Anonymous, VDSO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(start: u64, end: u64, backing: Backing) -> Mapping {
+        Mapping { start, end, file_offset: start, backing: backing as u8, executable: ExecutableId(1) }
+    }
+
+    fn live(list: &MappingList) -> Vec<(u64, u64)> {
+        list.live().map(|mapping| (mapping.start, mapping.end)).collect()
+    }
+
+    #[test]
+    fn a_new_mapping_takes_the_place_of_what_it_covers() {
+        let mut list = MappingList::default();
+        assert!(list.add(mapping(100, 200, Backing::File)));
+        assert!(!list.add(mapping(100, 200, Backing::File)), "known already");
+        assert!(list.add(mapping(140, 160, Backing::Special)));
+        assert_eq!(live(&list), [(100, 140), (140, 160), (160, 200)]);
+        assert_eq!(list.find(170).map(|(_, found)| found.file_offset), Some(160));
+        assert_eq!(list.find(150).map(|(index, _)| list.all[index as usize].backing), Some(Backing::Special as u8));
+        assert_eq!((list.find(99), list.find(200)), (None, None));
+    }
+
+    #[test]
+    fn generated_code_is_one_growing_mapping() {
+        let mut list = MappingList::default();
+        assert!(list.add(mapping(100, 200, Backing::Anonymous)));
+        assert!(list.add(mapping(200, 300, Backing::Anonymous)));
+        assert!(!list.add(mapping(150, 250, Backing::Anonymous)));
+        assert_eq!(live(&list), [(100, 300)]);
+        assert!(list.add(mapping(400, 500, Backing::Anonymous)));
+        assert!(list.add(mapping(300, 400, Backing::Anonymous)));
+        assert_eq!(live(&list), [(100, 500)]);
+    }
+}

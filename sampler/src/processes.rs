@@ -1,0 +1,288 @@
+//! The process table: who is running which image, learned from the kernel's records and from `/proc/PID/maps` of
+//! processes that are older than the sampler.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use ipc_proto::ids::ImageId;
+
+use crate::executables::Executables;
+use crate::image::{Image, MappingList};
+use crate::raw_sample::RawSample;
+use crate::sideband::{NewMapping, SidebandEvent, SidebandKind};
+
+/// Processes known at once; further ones are known by their samples only.
+const MAX_PROCESSES: usize = 1 << 16;
+
+/// How much is known of what a process has mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Knowledge {
+    /// Everything since its exec or fork.
+    Whole,
+    /// It is older than the sampler, or records were lost.
+    Partial,
+    /// Its maps file was asked for at that time, nanoseconds.
+    Asked(u64),
+    /// Its maps file was not to be had.
+    Unavailable,
+}
+
+/// One process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) image: Image,
+    pub(crate) knowledge: Knowledge,
+    /// Whether the kernel side has its mappings.
+    pub(crate) installed: bool,
+    /// Whether they changed since.
+    pub(crate) changed: bool,
+    /// When its first thread ended.
+    pub(crate) exited: Option<u64>,
+    /// Whether samples of it are wanted.
+    pub(crate) selected: bool,
+    /// Samples that wait for its maps file.
+    pub(crate) waiting: Vec<RawSample>,
+}
+
+/// Which processes are wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    /// Empty: all.
+    pub(crate) pids: HashSet<u32>,
+    /// Whether children born since are wanted too.
+    pub(crate) children: bool,
+}
+
+/// All processes.
+#[derive(Debug)]
+pub(crate) struct Processes {
+    all: HashMap<u32, Process>,
+    selection: Selection,
+    last_image: u64,
+    /// Images replaced or ended whose number the current window may name.
+    retired: Vec<Image>,
+    /// Names of processes older than the sampler: (name, parent).
+    older: HashMap<u32, (Vec<u8>, u32)>,
+}
+
+impl Processes {
+    /// An empty table; `older` are the names and parents of the processes that run already.
+    pub(crate) fn new(selection: Selection, older: HashMap<u32, (Vec<u8>, u32)>) -> Self {
+        Self { all: HashMap::new(), selection, last_image: 0, retired: Vec::new(), older }
+    }
+
+    fn next_image(&mut self) -> ImageId {
+        self.last_image += 1;
+        ImageId(self.last_image)
+    }
+
+    /// One process.
+    pub(crate) fn get_mut(&mut self, pid: u32) -> Option<&mut Process> {
+        self.all.get_mut(&pid)
+    }
+
+    /// The process, made if it is new.
+    pub(crate) fn entry(&mut self, pid: u32) -> &mut Process {
+        if !self.all.contains_key(&pid) {
+            let (comm, parent) = self.older.remove(&pid).unwrap_or_default();
+            let id = self.next_image();
+            let selected = self.selection.pids.is_empty() || self.selection.pids.contains(&pid);
+            let image = Image {
+                id,
+                pid,
+                start_time: 0,
+                exec_id: 0,
+                comm,
+                parent,
+                mappings: Rc::default(),
+                announced: None,
+                sampled: false,
+            };
+            self.all.insert(pid, Process::new(image, Knowledge::Partial, selected));
+        }
+        self.all.entry(pid).or_insert_with(|| unreachable!("inserted above"))
+    }
+
+    /// Learns from a record; returns processes that the kernel side must forget.
+    pub(crate) fn learn(&mut self, event: SidebandEvent, executables: &mut Executables) -> Option<u32> {
+        let SidebandEvent { time, pid, tid, kind } = event;
+        match kind {
+            SidebandKind::Forked { parent } if parent != pid => return self.fork(pid, parent),
+            SidebandKind::Forked { .. } => {}
+            SidebandKind::Named { comm, exec: true } => return self.exec(pid, comm),
+            SidebandKind::Named { comm, exec: false } => {
+                if pid == tid {
+                    if let Some(process) = self.all.get_mut(&pid) {
+                        process.image.comm = comm;
+                    } else if let Some(older) = self.older.get_mut(&pid) {
+                        older.0 = comm;
+                    }
+                }
+            }
+            SidebandKind::Mapped(mapping) => {
+                if self.all.contains_key(&pid) || self.all.len() < MAX_PROCESSES {
+                    let process = self.entry(pid);
+                    process.changed |= process.image.map(&mapping, executables);
+                }
+            }
+            SidebandKind::Exited => {
+                if pid == tid {
+                    self.older.remove(&pid);
+                    if let Some(process) = self.all.get_mut(&pid) {
+                        process.exited = Some(time);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn fork(&mut self, pid: u32, parent: u32) -> Option<u32> {
+        let forgotten = self.remove(pid);
+        self.older.remove(&pid);
+        if self.all.len() >= MAX_PROCESSES {
+            return forgotten;
+        }
+        let id = self.next_image();
+        let (knowledge, comm, mappings, selected) = match self.all.get(&parent) {
+            Some(old) => {
+                let knowledge = if old.knowledge == Knowledge::Whole { Knowledge::Whole } else { Knowledge::Partial };
+                (knowledge, old.image.comm.clone(), Rc::clone(&old.image.mappings), old.selected)
+            }
+            None => {
+                let comm = self.older.get(&parent).map(|(comm, _)| comm.clone()).unwrap_or_default();
+                (Knowledge::Partial, comm, Rc::default(), self.selection.pids.contains(&parent))
+            }
+        };
+        let selected = self.selection.pids.is_empty()
+            || self.selection.pids.contains(&pid)
+            || (self.selection.children && selected);
+        let image = Image {
+            id,
+            pid,
+            start_time: 0,
+            exec_id: 0,
+            comm,
+            parent,
+            mappings,
+            announced: None,
+            sampled: false,
+        };
+        self.all.insert(pid, Process::new(image, knowledge, selected));
+        forgotten
+    }
+
+    fn exec(&mut self, pid: u32, comm: Vec<u8>) -> Option<u32> {
+        let id = self.next_image();
+        let process = self.entry(pid);
+        let was_installed = std::mem::take(&mut process.installed);
+        let new = Image {
+            id,
+            pid,
+            start_time: process.image.start_time,
+            exec_id: 0,
+            comm,
+            parent: process.image.parent,
+            mappings: Rc::default(),
+            announced: None,
+            sampled: false,
+        };
+        let old = std::mem::replace(&mut process.image, new);
+        process.knowledge = Knowledge::Whole;
+        process.changed = false;
+        process.exited = None;
+        self.retire(old);
+        was_installed.then_some(pid)
+    }
+
+    fn retire(&mut self, image: Image) {
+        if image.sampled || image.announced.is_some() {
+            self.retired.push(image);
+        }
+    }
+
+    fn remove(&mut self, pid: u32) -> Option<u32> {
+        let process = self.all.remove(&pid)?;
+        self.retire(process.image);
+        process.installed.then_some(pid)
+    }
+
+    /// Takes what a maps file said as the whole truth.
+    pub(crate) fn learn_maps(&mut self, pid: u32, mappings: &[NewMapping], executables: &mut Executables) {
+        if let Some(process) = self.all.get_mut(&pid) {
+            for mapping in mappings {
+                process.changed |= process.image.map(mapping, executables);
+            }
+            process.knowledge = Knowledge::Whole;
+        }
+    }
+
+    /// Mappings of a process's parent, should its own be unknown for ever.
+    pub(crate) fn inherit(&mut self, pid: u32) -> bool {
+        let parent = self.all.get(&pid).map(|process| process.image.parent);
+        let parent = parent.and_then(|parent| self.all.get(&parent));
+        let Some(inherited) = parent.filter(|parent| parent.knowledge == Knowledge::Whole) else {
+            return false;
+        };
+        let mappings: Rc<MappingList> = Rc::clone(&inherited.image.mappings);
+        let Some(process) = self.all.get_mut(&pid) else { return false };
+        if process.image.mappings.all.is_empty() {
+            process.image.mappings = mappings;
+            process.knowledge = Knowledge::Whole;
+            process.changed = true;
+            return true;
+        }
+        false
+    }
+
+    /// After lost records nothing is sure any more.
+    pub(crate) fn distrust(&mut self) {
+        for process in self.all.values_mut() {
+            if process.knowledge == Knowledge::Whole {
+                process.knowledge = Knowledge::Partial;
+            }
+        }
+    }
+
+    /// Forgets processes that ended before `before`; returns those the kernel side must forget.
+    pub(crate) fn reap(&mut self, before: u64) -> Vec<u32> {
+        let ended = self.all.iter().filter(|(_, process)| process.exited.is_some_and(|exited| exited < before));
+        let ended: Vec<u32> = ended.map(|(pid, _)| *pid).collect();
+        ended.into_iter().filter_map(|pid| self.remove(pid)).collect()
+    }
+
+    /// All processes.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&u32, &mut Process)> {
+        self.all.iter_mut()
+    }
+
+    /// Every image that a message may name: of live processes, and retired ones of this window.
+    pub(crate) fn images_mut(&mut self) -> impl Iterator<Item = &mut Image> {
+        self.all.values_mut().map(|process| &mut process.image).chain(&mut self.retired)
+    }
+
+    /// Forgets the retired images at a window's end; returns those the symbolizer knows.
+    pub(crate) fn take_retired(&mut self) -> Vec<ImageId> {
+        let retired = std::mem::take(&mut self.retired);
+        retired.into_iter().filter(|image| image.announced.is_some()).map(|image| image.id).collect()
+    }
+
+    /// Number of processes known.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+impl Process {
+    fn new(image: Image, knowledge: Knowledge, selected: bool) -> Self {
+        Self {
+            image,
+            knowledge,
+            installed: false,
+            changed: false,
+            exited: None,
+            selected,
+            waiting: Vec::new(),
+        }
+    }
+}
