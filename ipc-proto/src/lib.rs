@@ -22,3 +22,4 @@ pub mod opener;
 pub mod sample;
 pub mod statistics;
 pub mod symbolized;
+pub mod table_file;
