@@ -293,7 +293,7 @@ impl Programs {
     }
 }
 
-/// Changes with every source, every flag and every compiler.
+/// Changes with every source, with this file's recipe and with every compiler.
 fn fingerprint(sources: &Path) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     for name in SOURCES {
@@ -302,9 +302,7 @@ fn fingerprint(sources: &Path) -> Result<String> {
             .with_context(|| format!("cannot read {}", path.display()))?
             .hash(&mut hasher);
     }
-    for variant in VARIANTS {
-        (variant.name, variant.flags).hash(&mut hasher);
-    }
+    include_str!("workloads.rs").hash(&mut hasher);
     for (compiler, argument) in [
         ("gcc", "--version"),
         ("g++", "--version"),
@@ -327,7 +325,10 @@ fn compile(sources: &Path, into: &Path) -> Result<()> {
     for library in ["plugin", "plt"] {
         run_ok(
             Command::new(&gcc)
-                .args(["-O2", "-shared", "-fPIC", "-o"])
+                .args(["-O2", "-shared", "-fPIC"])
+                // Without a name of its own the program would look for it where it was built.
+                .arg(format!("-Wl,-soname,libchains-{library}.so"))
+                .arg("-o")
                 .arg(into.join(format!("libchains-{library}.so")))
                 .arg(sources.join(format!("{library}.c"))),
             DEADLINE,

@@ -1,6 +1,7 @@
 //! The two inspection commands against binutils: `unwind-table` row by row with `readelf`, `symbolize` with `nm` and
 //! `addr2line`. They need no privilege, so neither does this.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -57,7 +58,8 @@ fn our_rows(file: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// One row of `readelf --debug-dump=frames-interp`, with the end of its entry.
+/// One row of `readelf --debug-dump=frames-interp`.
+#[derive(Clone)]
 struct ReferenceRow {
     start: u64,
     cfa: String,
@@ -65,6 +67,12 @@ struct ReferenceRow {
     ra: Option<String>,
 }
 
+fn hexadecimal(text: &str) -> Result<u64> {
+    u64::from_str_radix(text, 16)
+        .with_context(|| format!("readelf prints '{text}' where an address should be"))
+}
+
+/// Rows of all entries. An entry that changes nothing is printed without rows: its common entry's row holds then.
 fn reference_rows(file: &Path) -> Result<Vec<ReferenceRow>> {
     let output = run_ok(
         Command::new(require_command("readelf")?)
@@ -72,31 +80,55 @@ fn reference_rows(file: &Path) -> Result<Vec<ReferenceRow>> {
             .arg(file),
         DEADLINE,
     )?;
-    let mut rows = Vec::new();
-    let mut in_fde = false;
-    let mut columns: Vec<String> = Vec::new();
-    for line in output.text().lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        if words.contains(&"FDE") {
-            in_fde = true;
-            columns.clear();
-        } else if words.contains(&"CIE") || words.is_empty() {
-            in_fde = false;
-        } else if words.first() == Some(&"LOC") {
-            columns = words.iter().map(|word| (*word).to_owned()).collect();
-        } else if in_fde && words.len() == columns.len() && !columns.is_empty() {
+    let mut rows: Vec<ReferenceRow> = Vec::new();
+    let mut common: HashMap<String, ReferenceRow> = HashMap::new();
+    for block in output.text().split("\n\n") {
+        let mut lines = block.lines().skip_while(|line| line.trim().is_empty());
+        let Some(head) = lines.next() else { continue };
+        let head: Vec<&str> = head.split_whitespace().collect();
+        let columns: Vec<&str> = lines.next().unwrap_or("").split_whitespace().collect();
+        let mut own: Vec<ReferenceRow> = Vec::new();
+        for line in lines {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if columns.first() != Some(&"LOC") || words.len() != columns.len() {
+                continue;
+            }
             let column = |name: &str| {
                 columns
                     .iter()
-                    .position(|column| column == name)
+                    .position(|column| *column == name)
                     .map(|at| words[at].to_owned())
             };
-            rows.push(ReferenceRow {
-                start: u64::from_str_radix(words[0], 16)?,
+            let row = ReferenceRow {
+                start: hexadecimal(words[0])?,
                 cfa: words[1].to_owned(),
                 rbp: column("rbp"),
                 ra: column("ra"),
-            });
+            };
+            // Two rows at one address: the first one holds nowhere.
+            own.pop_if(|last| last.start == row.start);
+            own.push(row);
+        }
+        if head.get(3) == Some(&"CIE") {
+            let row = own.first().context("a common entry without a row")?;
+            common.insert(head[0].to_owned(), row.clone());
+        } else if let (Some(&"FDE"), Some(cie), Some(range)) =
+            (head.get(3), head.get(4), head.get(5))
+        {
+            if own.is_empty() {
+                let (start, _) = range
+                    .trim_start_matches("pc=")
+                    .split_once("..")
+                    .context("an entry without a range")?;
+                let row = common
+                    .get(cie.trim_start_matches("cie="))
+                    .context("an unknown common entry")?;
+                own.push(ReferenceRow {
+                    start: hexadecimal(start)?,
+                    ..row.clone()
+                });
+            }
+            rows.extend(own);
         }
     }
     Ok(rows)
