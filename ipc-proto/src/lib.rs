@@ -4,7 +4,7 @@
 //! |--------------------|--------------------|---------------------|-----------------------------------|-----------------------------------|
 //! | `samples.sock`     | symbolizer         | sampler             | [`sample::SamplerMessage`]        | [`sample::SymbolizerMessage`]     |
 //! | `opener.sock`      | opener             | sampler, symbolizer | [`opener::OpenerRequest`]         | [`opener::OpenerReply`] + fd      |
-//! | `symbolized.sock`  | shipper            | symbolizer          | [`symbolized::SymbolizedBatch`]   | -                                 |
+//! | `symbolized.sock`  | shipper            | symbolizer          | [`symbolized::SymbolizedMessage`] | [`symbolized::ShipperMessage`]    |
 //! | `debuginfo.sock`   | debuginfo-uploader | symbolizer          | [`debuginfo::DebuginfoOffer`] + fd| [`debuginfo::DebuginfoVerdict`]   |
 //! | `statistics.sock`  | viewer (or front)  | all                 | [`statistics::Statistics`]        | -                                 |
 //!

@@ -34,5 +34,3 @@ pub const MAX_LABELS: usize = 8;
 pub const MAX_METRIC_TEXT: usize = 256;
 /// Entries of each table of a symbolized batch.
 pub const MAX_TABLE_ENTRIES: usize = 4 * 1024 * 1024;
-/// Batch messages the sampler may have under way before the symbolizer grants more.
-pub const INITIAL_CREDIT: u32 = 256;

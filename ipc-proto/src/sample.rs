@@ -1,4 +1,4 @@
-//! Sampler and symbolizer: stacks and what was mapped one way, unwind tables and credit the other.
+//! Sampler and symbolizer: stacks and what was mapped one way, unwind tables and acknowledgements the other.
 
 use crate::codec::{Bytes, List};
 use crate::ids::{BuildId, ExecutableId, ImageId, Pid, Tid, WindowId};
@@ -36,8 +36,8 @@ messages! {
         Table(Table) = 1,
         /// There is no table to be had.
         NoTable(NoTable) = 2,
-        /// The sampler may send so many more messages.
-        Credit(Credit) = 3,
+        /// A window left the symbolizer.
+        Taken(Taken) = 3,
     }
 }
 
@@ -269,9 +269,13 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// Flow control.
-    pub struct Credit {
-        /// Messages.
-        pub messages: u32,
+    /// A window was delivered to the next process, or dropped and counted: its samples are off the sender's account.
+    ///
+    /// Samples whose window was not taken when the link broke died with the receiver; the sender counts them.
+    pub struct Taken {
+        /// The window.
+        pub window: WindowId,
+        /// Samples taken.
+        pub samples: u64,
     }
 }

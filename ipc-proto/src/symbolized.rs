@@ -3,7 +3,7 @@
 use crate::codec::{Bytes, List};
 use crate::ids::{BuildId, Pid, Tid, WindowId};
 use crate::limits::{MAX_FRAMES, MAX_STRING, MAX_TABLE_ENTRIES};
-use crate::sample::Drop;
+use crate::sample::{Drop, Taken};
 use crate::{messages, wire_enum, wire_struct};
 
 messages! {
@@ -11,6 +11,14 @@ messages! {
     pub enum SymbolizedMessage {
         /// A window, or a part of one.
         Batch(SymbolizedBatch) = 1,
+    }
+}
+
+messages! {
+    /// What the shipper answers.
+    pub enum ShipperMessage {
+        /// The window was stored, or dropped and counted: the symbolizer need not keep it.
+        Taken(Taken) = 1,
     }
 }
 
