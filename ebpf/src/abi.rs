@@ -23,6 +23,10 @@ pub struct RecordHeader {
     pub tid: u32,
     /// The thread's name, NUL padded.
     pub comm: [u8; 16],
+    /// Changes with each exec of the process (`task_struct.self_exec_id`, its low half).
+    pub exec_id: u32,
+    /// The CPU.
+    pub cpu: u32,
     /// Frames of the kernel stack; 0 when the CPU was in user mode.
     pub kernel_frames: u16,
     /// Frames of the user stack.
@@ -70,10 +74,12 @@ pub struct Mapping {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Process {
+    /// [`RecordHeader::start_time`] of the process meant: another one may have its number now.
+    pub start_time: u64,
+    /// [`RecordHeader::exec_id`] of the program image meant.
+    pub exec_id: u32,
     /// Blocks in use.
     pub blocks: u32,
-    /// Changes whenever the process's mappings do.
-    pub generation: u32,
     /// First address of each block, ascending; `u64::MAX` behind the last.
     pub starts: [u64; PROCESS_BLOCKS],
 }
@@ -110,10 +116,10 @@ pub struct KernelOffsets {
     pub task_group_leader: u32,
     /// `task_struct.start_boottime` (`real_start_time` before 5.5).
     pub task_start_time: u32,
+    /// `task_struct.self_exec_id`.
+    pub task_exec_id: u32,
     /// From `task_struct.stack` to the saved user registers (`struct pt_regs`).
     pub stack_to_registers: u32,
-    /// Explicit padding, zero.
-    pub reserved: u32,
 }
 
 /// What the BPF programs count, by index into the `COUNTERS` per-CPU array.
@@ -166,7 +172,7 @@ mod pod {
     unsafe impl aya::Pod for Chunk {}
 }
 
-const _: () = assert!(size_of::<RecordHeader>() == 56);
+const _: () = assert!(size_of::<RecordHeader>() == 64);
 const _: () = assert!(size_of::<Registers>() == 144);
 const _: () = assert!(size_of::<MappingBlock>() + 64 <= 1024);
 const _: () = assert!(size_of::<Process>() + 64 <= 512);

@@ -43,18 +43,24 @@ macro_rules! last_start {
 
 /// Makes the executable mapping around `pc` the scratch space's current one.
 #[inline(always)]
-pub(crate) fn find_mapping(scratch: &mut Scratch, tgid: u32, pc: u64) -> Result<(), StopReason> {
+pub(crate) fn find_mapping(scratch: &mut Scratch, pc: u64) -> Result<(), StopReason> {
     if pc.wrapping_sub(scratch.mapping_start) < scratch.mapping_length {
         return Ok(());
     }
     if pc > ADDRESS_MAX {
         return Err(StopReason::NoMapping);
     }
+    let tgid = scratch.header.tgid;
     let Some(process) = PROCESSES.get_ptr(&tgid) else {
         return Err(StopReason::ProcessUnknown);
     };
     // SAFETY: the verifier checked the map value; `last_start` checks each index.
     unsafe {
+        if (*process).start_time != scratch.header.start_time
+            || (*process).exec_id != scratch.header.exec_id
+        {
+            return Err(StopReason::ProcessUnknown);
+        }
         let block = last_start!(
             (&raw const (*process).starts).cast::<u64>(),
             PROCESS_BLOCKS,

@@ -13,8 +13,8 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_perf_event_data;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_get_stack,
-    bpf_ktime_get_ns,
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task,
+    bpf_get_smp_processor_id, bpf_get_stack, bpf_ktime_get_ns,
 };
 use aya_ebpf::macros::perf_event;
 use aya_ebpf::programs::PerfEventContext;
@@ -59,6 +59,7 @@ pub(crate) fn sample(ctx: PerfEventContext) -> u32 {
     let task = unsafe {
         scratch.header.time = bpf_ktime_get_ns();
         scratch.header.cgroup = bpf_get_current_cgroup_id();
+        scratch.header.cpu = bpf_get_smp_processor_id();
         bpf_get_current_comm(scratch.header.comm.as_mut_ptr().cast(), 16);
         bpf_get_current_task()
     };
@@ -66,6 +67,7 @@ pub(crate) fn sample(ctx: PerfEventContext) -> u32 {
     scratch.header.tid = pid_tgid as u32;
     let leader = kernel_word(task, offsets.task_group_leader);
     scratch.header.start_time = kernel_word(leader, offsets.task_start_time);
+    scratch.header.exec_id = kernel_half(task, offsets.task_exec_id);
     scratch.header.reserved = 0;
     scratch.calls = 0;
     scratch.mapping_length = 0;
@@ -167,9 +169,8 @@ extern "C" fn walk_frame() -> u32 {
 
 #[inline(always)]
 fn next_frame(scratch: &mut Scratch) -> Result<(), StopReason> {
-    let tgid = scratch.header.tgid;
     let pc = scratch.registers.lookup_pc();
-    find_mapping(scratch, tgid, pc)?;
+    find_mapping(scratch, pc)?;
     let frames = opaque(u64::from(scratch.frames));
     if frames >= (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64 {
         return Err(StopReason::DepthLimit);

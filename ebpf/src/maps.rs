@@ -53,8 +53,8 @@ pub(crate) static OFFSETS: KernelOffsets = KernelOffsets {
     task_flags: 0,
     task_group_leader: 0,
     task_start_time: 0,
+    task_exec_id: 0,
     stack_to_registers: 0,
-    reserved: 0,
 };
 
 /// The walk of one sample, from the timer to the ring buffer: it outlives the tail calls between them.

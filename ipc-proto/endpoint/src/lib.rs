@@ -1,0 +1,15 @@
+//! How a Leadsman process becomes an end of a channel: sockets, fd passing, arguments, logs, statistics.
+//!
+//! I/O of the protocol lives here, once for all processes; what the messages say lives in `ipc_proto`.
+#![forbid(unsafe_code)]
+
+pub mod arguments;
+pub mod connect;
+pub mod inherited;
+pub mod link;
+pub mod listener;
+pub mod logger;
+pub mod memfd;
+pub mod peers;
+pub mod signals;
+pub mod statistics;

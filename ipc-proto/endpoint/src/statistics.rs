@@ -1,0 +1,207 @@
+//! A process's own metrics, on their way to the viewer; never waited for.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use ipc_proto::codec::{Bytes, List};
+use ipc_proto::header::Message;
+use ipc_proto::hello::Role;
+use ipc_proto::limits::{MAX_LABELS, MAX_METRICS};
+use ipc_proto::statistics::{Label, Metric, Statistics, StatisticsMessage};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::pread;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::connect::Connector;
+use crate::link::Link;
+use crate::peers::Peers;
+
+/// Nothing is said on this channel's way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nothing {}
+
+impl Message for Nothing {
+    fn number(&self) -> u16 {
+        match *self {}
+    }
+    fn encode_body(&self) -> Vec<u8> {
+        match *self {}
+    }
+    fn decode_body(number: u16, _body: &[u8]) -> Result<Self, ipc_proto::codec::DecodeError> {
+        Err(ipc_proto::codec::DecodeError::UnknownNumber {
+            kind: "Nothing",
+            number: number.into(),
+        })
+    }
+}
+
+/// Pause between two reports, nanoseconds.
+const INTERVAL: u64 = 1_000_000_000;
+
+/// Sends a process's metrics about once a second.
+#[derive(Debug)]
+pub struct Reporter {
+    role: Role,
+    connector: Connector<StatisticsMessage, Nothing>,
+    link: Option<Link<StatisticsMessage, Nothing>>,
+    smaps: Option<OwnedFd>,
+    next: u64,
+}
+
+impl Reporter {
+    /// Call before the lockdown: afterwards the process may not open its own `smaps_rollup`.
+    #[must_use]
+    pub fn new(directory: &Path, own: Role, peers: &Peers) -> Self {
+        let mut peers = peers.clone();
+        // Whoever collects them, the viewer or the front command, got the socket from the service manager.
+        peers.insert(Role::Leadsman, 0);
+        Self {
+            role: own,
+            connector: Connector::new(directory, "statistics.sock", own, Role::Viewer, &peers),
+            link: None,
+            smaps: open(
+                "/proc/self/smaps_rollup",
+                OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .ok(),
+            next: 0,
+        }
+    }
+
+    /// Whether it is time for a report.
+    #[must_use]
+    pub fn is_due(&self, now: u64) -> bool {
+        now >= self.next
+    }
+
+    /// Sends `metrics` and the process's own cost; drops them when nobody listens.
+    pub fn report(&mut self, now: u64, mut metrics: Vec<Metric>, last: bool) {
+        self.next = now.saturating_add(INTERVAL);
+        if self.link.is_none() {
+            self.link = self.connector.poll(now);
+        }
+        metrics.extend(self.own_cost());
+        let Some(link) = &mut self.link else { return };
+        metrics.truncate(MAX_METRICS);
+        let message = StatisticsMessage::Statistics(Statistics {
+            metrics: List(metrics),
+            last,
+        });
+        // The hello of the other end waits in the socket; nothing else ever comes.
+        let heard = link.receive();
+        if heard.is_err() || link.send(&message, &[]).is_err() {
+            self.link = None;
+        }
+    }
+
+    fn own_cost(&self) -> Vec<Metric> {
+        let mut metrics = vec![counter(
+            "leadsman_process_cpu_seconds_total",
+            "CPU time of each of Leadsman's processes.",
+            &[("process", self.role.name())],
+            cpu_seconds(),
+        )];
+        if let Some(bytes) = self.smaps.as_ref().and_then(pss_bytes) {
+            metrics.push(gauge(
+                "leadsman_process_pss_bytes",
+                "Proportional set size of each of Leadsman's processes.",
+                &[("process", self.role.name())],
+                bytes,
+            ));
+        }
+        metrics
+    }
+}
+
+/// CPU time of this process, seconds.
+#[must_use]
+pub fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+fn pss_bytes(smaps: &OwnedFd) -> Option<f64> {
+    let mut text = [0; 2048];
+    let length = pread(smaps.as_fd(), &mut text, 0).ok()?;
+    let text = std::str::from_utf8(text.get(..length)?).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kilobytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024.0)
+}
+
+/// A metric that only grows; its name ends in `_total`.
+#[must_use]
+pub fn counter(name: &str, help: &str, labels: &[(&str, &str)], value: f64) -> Metric {
+    metric(name, help, true, labels, value)
+}
+
+/// A metric that rises and falls.
+#[must_use]
+pub fn gauge(name: &str, help: &str, labels: &[(&str, &str)], value: f64) -> Metric {
+    metric(name, help, false, labels, value)
+}
+
+fn metric(name: &str, help: &str, counter: bool, labels: &[(&str, &str)], value: f64) -> Metric {
+    let label = |(name, value): &(&str, &str)| Label {
+        name: Bytes::cut(name.as_bytes()),
+        value: Bytes::cut(value.as_bytes()),
+    };
+    Metric {
+        name: Bytes::cut(name.as_bytes()),
+        help: Bytes::cut(help.as_bytes()),
+        counter,
+        labels: List(labels.iter().take(MAX_LABELS).map(label).collect()),
+        value,
+    }
+}
+
+/// Samples that entered an edge.
+#[must_use]
+pub fn produced(edge: &str, samples: u64) -> Metric {
+    let help = "Samples that entered each edge between two stages.";
+    counter(
+        "leadsman_edge_produced_samples_total",
+        help,
+        &[("edge", edge)],
+        samples as f64,
+    )
+}
+
+/// Samples that left an edge at its far end.
+#[must_use]
+pub fn delivered(edge: &str, samples: u64) -> Metric {
+    let help = "Samples that each edge delivered.";
+    counter(
+        "leadsman_edge_delivered_samples_total",
+        help,
+        &[("edge", edge)],
+        samples as f64,
+    )
+}
+
+/// Samples that an edge dropped.
+#[must_use]
+pub fn dropped(edge: &str, cause: &str, samples: u64) -> Metric {
+    let labels = [("edge", edge), ("cause", cause)];
+    let help = "Samples that each edge dropped, by cause.";
+    counter(
+        "leadsman_edge_dropped_samples_total",
+        help,
+        &labels,
+        samples as f64,
+    )
+}
+
+/// Samples that are on an edge at the moment.
+#[must_use]
+pub fn queued(edge: &str, samples: u64) -> Metric {
+    let help =
+        "Samples that are on each edge at the moment: produced = delivered + dropped + queued.";
+    gauge(
+        "leadsman_edge_queued_samples",
+        help,
+        &[("edge", edge)],
+        samples as f64,
+    )
+}
