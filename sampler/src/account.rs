@@ -13,7 +13,7 @@ pub(crate) struct Account {
     pub(crate) ring_dropped: BTreeMap<&'static str, u64>,
     /// Samples handed to the link's queue.
     pub(crate) link_produced: u64,
-    /// Of these, sent.
+    /// Of these, taken by the symbolizer.
     pub(crate) link_delivered: u64,
     /// Of these, dropped, by cause.
     pub(crate) link_dropped: BTreeMap<&'static str, u64>,
@@ -53,12 +53,17 @@ impl Account {
 
     /// Samples were sent.
     pub(crate) fn sent(&mut self, samples: u64) {
-        self.link_delivered += samples;
         self.window_sent += samples;
     }
 
-    /// The window's sent samples and drops, for its end message; both start anew.
-    pub(crate) fn take_window(&mut self) -> (u64, BTreeMap<&'static str, u64>) {
-        (std::mem::take(&mut self.window_sent), std::mem::take(&mut self.window_drops))
+    /// Samples sent, and dropped by cause, since the last window's end was sent.
+    pub(crate) fn window(&self) -> (u64, &BTreeMap<&'static str, u64>) {
+        (self.window_sent, &self.window_drops)
+    }
+
+    /// A window's end was sent: the next window's account starts.
+    pub(crate) fn window_is_sent(&mut self) {
+        self.window_sent = 0;
+        self.window_drops.clear();
     }
 }

@@ -38,12 +38,13 @@ pub(crate) enum Action {
     Install(Box<KernelProcess>),
     /// Make the kernel side forget a process.
     Uninstall { tgid: u32 },
-    /// Make the kernel side forget an executable's unwind table.
-    RemoveTable(ExecutableId),
     /// Ask the opener.
     Ask(OpenerRequest),
     /// Tell the symbolizer; `samples` of them travel with it.
-    Send { message: SamplerMessage, samples: u64 },
+    Send {
+        message: SamplerMessage,
+        samples: u64,
+    },
 }
 
 /// A process as the kernel side is to know it.
@@ -109,7 +110,10 @@ impl Engine {
     pub(crate) fn on_sideband(&mut self, event: SidebandEvent) {
         let pid = event.pid;
         if let Some(process) = self.processes.get_mut(pid)
-            && matches!(event.kind, crate::sideband::SidebandKind::Named { exec: true, .. })
+            && matches!(
+                event.kind,
+                crate::sideband::SidebandKind::Named { exec: true, .. }
+            )
         {
             // The samples that wait belong to the image that ends here.
             let waiting = std::mem::take(&mut process.waiting);
@@ -155,9 +159,14 @@ impl Engine {
         if process.knowledge == Knowledge::Partial {
             process.knowledge = Knowledge::Asked(sample.time);
             self.last_request += 1;
-            let open = OpenMaps { request: self.last_request, pid: Pid(pid), start_time: sample.start_time };
+            let open = OpenMaps {
+                request: self.last_request,
+                pid: Pid(pid),
+                start_time: sample.start_time,
+            };
             self.maps_requests.insert(self.last_request, pid);
-            self.actions.push(Action::Ask(OpenerRequest::OpenMaps(open)));
+            self.actions
+                .push(Action::Ask(OpenerRequest::OpenMaps(open)));
         }
         if self.waiting < MAX_WAITING {
             self.waiting += 1;
@@ -169,9 +178,13 @@ impl Engine {
 
     /// The opener answered a request for a maps file; `None`: there is none to be had.
     pub(crate) fn on_maps(&mut self, request: u64, mappings: Option<&[NewMapping]>) {
-        let Some(pid) = self.maps_requests.remove(&request) else { return };
+        let Some(pid) = self.maps_requests.remove(&request) else {
+            return;
+        };
         match mappings {
-            Some(mappings) => self.processes.learn_maps(pid, mappings, &mut self.executables),
+            Some(mappings) => self
+                .processes
+                .learn_maps(pid, mappings, &mut self.executables),
             None => self.give_up_maps(pid),
         }
         self.resume(pid);
@@ -226,7 +239,12 @@ impl Engine {
         self.send_samples(message, 1);
     }
 
-    fn snapshot_message(&self, image: ImageId, sample: RawSample, snapshot: RawSnapshot) -> wire::Snapshot {
+    fn snapshot_message(
+        &self,
+        image: ImageId,
+        sample: RawSample,
+        snapshot: RawSnapshot,
+    ) -> wire::Snapshot {
         wire::Snapshot {
             window: WindowId(self.window_id),
             image,
@@ -288,11 +306,24 @@ impl Engine {
     fn announce(&mut self, pid: u32) {
         if let Some(process) = self.processes.get_mut(pid) {
             let first = process.image.announced.is_none();
-            announce_image(&mut process.image, &mut self.executables, self.window_start, &mut self.actions);
+            announce_image(
+                &mut process.image,
+                &mut self.executables,
+                self.window_start,
+                &mut self.actions,
+            );
             if first {
-                let (start_time, path) = (process.image.start_time, main_path(&process.image, &mut self.executables));
-                let sampled = Sampled { pid: Pid(pid), start_time, path };
-                self.actions.push(Action::Ask(OpenerRequest::Sampled(sampled)));
+                let (start_time, path) = (
+                    process.image.start_time,
+                    main_path(&process.image, &mut self.executables),
+                );
+                let sampled = Sampled {
+                    pid: Pid(pid),
+                    start_time,
+                    path,
+                };
+                self.actions
+                    .push(Action::Ask(OpenerRequest::Sampled(sampled)));
             }
         }
     }
@@ -309,13 +340,21 @@ impl Engine {
     }
 
     fn set_table(&mut self, id: ExecutableId, state: TableState) {
-        let Some(executable) = self.executables.get_mut(id) else { return };
+        let Some(executable) = self.executables.get_mut(id) else {
+            return;
+        };
         let had_none = matches!(executable.table, TableState::Absent { .. });
         executable.table = state;
         let has_none = matches!(executable.table, TableState::Absent { .. });
         if had_none != has_none {
             for (_, process) in self.processes.iter_mut() {
-                if process.installed && process.image.mappings.live().any(|mapping| mapping.executable == id) {
+                if process.installed
+                    && process
+                        .image
+                        .mappings
+                        .live()
+                        .any(|mapping| mapping.executable == id)
+                {
                     process.changed = true;
                 }
             }
@@ -330,16 +369,35 @@ impl Engine {
             executable.announced = false;
         }
         self.account.tables_evicted += 1;
-        self.actions.push(Action::RemoveTable(id));
         Some(id)
     }
 
-    /// A new symbolizer listens: it knows nothing.
-    pub(crate) fn on_link_up(&mut self) {
+    /// A new symbolizer listens: it knows nothing. Returns what it must hear before the messages that wait.
+    pub(crate) fn on_link_up(&mut self) -> Vec<SamplerMessage> {
         self.executables.forget_announcements();
-        for image in self.processes.images_mut() {
-            image.announced = None;
+        let mut actions = Vec::new();
+        let Self {
+            processes,
+            executables,
+            window_start,
+            ..
+        } = self;
+        for image in processes.images_mut() {
+            let named = image.announced.take().is_some() || image.sampled;
+            if named {
+                announce_image(image, executables, *window_start, &mut actions);
+            }
         }
+        let messages = actions.into_iter().filter_map(|action| match action {
+            Action::Send { message, .. } => Some(message),
+            _ => None,
+        });
+        messages.collect()
+    }
+
+    /// Samples that wait for their process's maps file.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting as u64
     }
 
     /// Time passes: `now` is CLOCK_MONOTONIC, nanoseconds. Call at least once a second, after all records so far.
@@ -367,7 +425,12 @@ impl Engine {
 
     /// Brings the kernel side up to date with processes that are sampled.
     pub(crate) fn install_changed(&mut self) {
-        let Self { processes, executables, actions, .. } = self;
+        let Self {
+            processes,
+            executables,
+            actions,
+            ..
+        } = self;
         for (pid, process) in processes.iter_mut() {
             if !process.changed || process.exited.is_some() || process.image.start_time == 0 {
                 continue;
@@ -378,19 +441,27 @@ impl Engine {
             process.changed = false;
             process.installed = true;
             let mappings = process.image.mappings.live();
-            let mappings = mappings.take(leadsman_ebpf::limits::MAX_MAPPINGS).map(|mapping| {
-                let by_table = match mapping.backing {
-                    backing if backing == Backing::File as u8 => !executables.has_no_table(mapping.executable),
-                    backing => backing == Backing::Vdso as u8,
-                };
-                let kernel = abi::Mapping {
-                    end: mapping.end,
-                    to_file_offset: mapping.file_offset.wrapping_sub(mapping.start),
-                    table: mapping.executable.0,
-                    kind: if by_table { mapping_kind::TABLE } else { mapping_kind::FRAME_POINTER },
-                };
-                (mapping.start, kernel)
-            });
+            let mappings = mappings
+                .take(leadsman_ebpf::limits::MAX_MAPPINGS)
+                .map(|mapping| {
+                    let by_table = match mapping.backing {
+                        backing if backing == Backing::File as u8 => {
+                            !executables.has_no_table(mapping.executable)
+                        }
+                        backing => backing == Backing::Vdso as u8,
+                    };
+                    let kernel = abi::Mapping {
+                        end: mapping.end,
+                        to_file_offset: mapping.file_offset.wrapping_sub(mapping.start),
+                        table: mapping.executable.0,
+                        kind: if by_table {
+                            mapping_kind::TABLE
+                        } else {
+                            mapping_kind::FRAME_POINTER
+                        },
+                    };
+                    (mapping.start, kernel)
+                });
             let kernel = KernelProcess {
                 tgid: *pid,
                 start_time: process.image.start_time,
@@ -411,13 +482,21 @@ impl Engine {
                 self.resume(pid);
             }
         }
-        let Self { processes, executables, actions, .. } = self;
+        let Self {
+            processes,
+            executables,
+            actions,
+            ..
+        } = self;
         for image in processes.images_mut().filter(|image| image.sampled) {
             announce_image(image, executables, self.window_start, actions);
             image.sampled = false;
         }
         for (batch, samples) in self.window.take_batches(window) {
-            self.actions.push(Action::Send { message: SamplerMessage::Batch(batch), samples });
+            self.actions.push(Action::Send {
+                message: SamplerMessage::Batch(batch),
+                samples,
+            });
         }
         let end = wire::WindowEnd {
             window,
@@ -428,16 +507,29 @@ impl Engine {
             drops: List::default(),
             last,
         };
-        self.actions.push(Action::Send { message: SamplerMessage::WindowEnd(end), samples: 0 });
+        self.actions.push(Action::Send {
+            message: SamplerMessage::WindowEnd(end),
+            samples: 0,
+        });
         for image in self.processes.take_retired() {
             let message = SamplerMessage::ImageGone(wire::ImageGone { image });
-            self.actions.push(Action::Send { message, samples: 0 });
+            self.actions.push(Action::Send {
+                message,
+                samples: 0,
+            });
         }
         if self.executables.len() > KEPT_EXECUTABLES {
             let used: HashSet<ExecutableId> = self
                 .processes
                 .images_mut()
-                .flat_map(|image| image.mappings.all.iter().map(|mapping| mapping.executable).collect::<Vec<_>>())
+                .flat_map(|image| {
+                    image
+                        .mappings
+                        .all
+                        .iter()
+                        .map(|mapping| mapping.executable)
+                        .collect::<Vec<_>>()
+                })
                 .collect();
             self.executables.shrink(KEPT_EXECUTABLES, &used);
         }
@@ -458,13 +550,29 @@ impl Engine {
 
 /// Path of the executable that an image's first file mapping belongs to.
 fn main_path(image: &Image, executables: &mut Executables) -> Bytes<MAX_PATH> {
-    let first = image.mappings.all.iter().find(|mapping| mapping.backing == Backing::File as u8);
-    let path = first.and_then(|mapping| executables.get_mut(mapping.executable)).map(|found| found.path.as_slice());
+    let first = image
+        .mappings
+        .all
+        .iter()
+        .find(|mapping| mapping.backing == Backing::File as u8);
+    let path = first
+        .and_then(|mapping| executables.get_mut(mapping.executable))
+        .map(|found| found.path.as_slice());
     Bytes::cut(path.unwrap_or_default())
 }
 
-fn announce_image(image: &mut Image, executables: &mut Executables, now: u64, actions: &mut Vec<Action>) {
-    let mut send = |message| actions.push(Action::Send { message, samples: 0 });
+fn announce_image(
+    image: &mut Image,
+    executables: &mut Executables,
+    now: u64,
+    actions: &mut Vec<Action>,
+) {
+    let mut send = |message| {
+        actions.push(Action::Send {
+            message,
+            samples: 0,
+        })
+    };
     let known = image.announced.unwrap_or(0);
     if image.announced.is_none() {
         send(SamplerMessage::Image(wire::Image {
@@ -477,8 +585,13 @@ fn announce_image(image: &mut Image, executables: &mut Executables, now: u64, ac
     }
     let all = &image.mappings.all;
     let Some(new) = all.get(known..) else { return };
-    for mapping in new.iter().filter(|mapping| mapping.backing == Backing::File as u8) {
-        let Some(executable) = executables.get_mut(mapping.executable) else { continue };
+    for mapping in new
+        .iter()
+        .filter(|mapping| mapping.backing == Backing::File as u8)
+    {
+        let Some(executable) = executables.get_mut(mapping.executable) else {
+            continue;
+        };
         let wanted = match executable.table {
             TableState::Unknown | TableState::Absent { retry: true } => true,
             TableState::Asked(asked) => now.saturating_sub(asked) > TABLE_PATIENCE,

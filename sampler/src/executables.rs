@@ -22,7 +22,10 @@ impl Identity {
     /// The identity of a file mapping.
     pub(crate) fn of(mapping: &NewMapping) -> Self {
         if mapping.build_id.is_empty() {
-            Self::Inode { device: mapping.device, inode: mapping.inode }
+            Self::Inode {
+                device: mapping.device,
+                inode: mapping.inode,
+            }
         } else {
             Self::BuildId(mapping.build_id.clone())
         }
@@ -73,8 +76,13 @@ impl Executables {
         let id = ExecutableId(self.last);
         self.by_identity.insert(identity.clone(), id);
         let path = mapping.path.clone();
-        let executable =
-            Executable { identity, path, table: TableState::Unknown, announced: false, last_used: 0 };
+        let executable = Executable {
+            identity,
+            path,
+            table: TableState::Unknown,
+            announced: false,
+            last_used: 0,
+        };
         self.all.insert(id, executable);
         id
     }
@@ -86,13 +94,21 @@ impl Executables {
 
     /// Whether the executable's code is walked by frame pointer because it has no table.
     pub(crate) fn has_no_table(&self, id: ExecutableId) -> bool {
-        matches!(self.all.get(&id), Some(Executable { table: TableState::Absent { .. }, .. }))
+        matches!(
+            self.all.get(&id),
+            Some(Executable {
+                table: TableState::Absent { .. },
+                ..
+            })
+        )
     }
 
     /// Learns the build ID of an executable known by inode: later mappings that carry it are the same one.
     pub(crate) fn learn_build_id(&mut self, id: ExecutableId, build_id: &[u8]) {
         if !build_id.is_empty() && self.all.contains_key(&id) {
-            self.by_identity.entry(Identity::BuildId(build_id.to_vec())).or_insert(id);
+            self.by_identity
+                .entry(Identity::BuildId(build_id.to_vec()))
+                .or_insert(id);
         }
     }
 
@@ -108,9 +124,13 @@ impl Executables {
 
     /// The installed executable unused for longest, but not in `window`.
     pub(crate) fn least_recently_used(&self, window: u64) -> Option<ExecutableId> {
-        let installed = self.all.iter().filter(|(_, executable)| executable.table == TableState::Installed);
+        let installed = self
+            .all
+            .iter()
+            .filter(|(_, executable)| executable.table == TableState::Installed);
         let idle = installed.filter(|(_, executable)| executable.last_used < window);
-        idle.min_by_key(|(_, executable)| executable.last_used).map(|(id, _)| *id)
+        idle.min_by_key(|(_, executable)| executable.last_used)
+            .map(|(id, _)| *id)
     }
 
     /// Number of executables known.
@@ -123,7 +143,9 @@ impl Executables {
         if self.all.len() <= keep {
             return;
         }
-        self.all.retain(|id, executable| executable.table == TableState::Installed || used.contains(id));
+        self.all.retain(|id, executable| {
+            executable.table == TableState::Installed || used.contains(id)
+        });
         let all = &self.all;
         self.by_identity.retain(|_, id| all.contains_key(id));
     }
@@ -134,7 +156,12 @@ mod tests {
     use super::*;
 
     fn file(build_id: &[u8], inode: u64) -> NewMapping {
-        NewMapping { build_id: build_id.to_vec(), inode, path: b"/bin/x".to_vec(), ..NewMapping::default() }
+        NewMapping {
+            build_id: build_id.to_vec(),
+            inode,
+            path: b"/bin/x".to_vec(),
+            ..NewMapping::default()
+        }
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub(crate) struct MappingList {
 impl MappingList {
     /// The live mapping around `address`.
     pub(crate) fn find(&self, address: u64) -> Option<(u32, &Mapping)> {
-        let behind = self.live.partition_point(|&index| self.start_of(index) <= address);
+        let behind = self
+            .live
+            .partition_point(|&index| self.start_of(index) <= address);
         let index = *self.live.get(behind.checked_sub(1)?)?;
         let mapping = self.all.get(index as usize)?;
         (address < mapping.end).then_some((index, mapping))
@@ -35,7 +37,9 @@ impl MappingList {
     }
 
     fn start_of(&self, index: u32) -> u64 {
-        self.all.get(index as usize).map_or(u64::MAX, |mapping| mapping.start)
+        self.all
+            .get(index as usize)
+            .map_or(u64::MAX, |mapping| mapping.start)
     }
 
     /// Adds a mapping; those it covers end where it starts. Returns whether anything changed.
@@ -58,20 +62,32 @@ impl MappingList {
             }
             new.file_offset = 0;
         }
-        if self.live().any(|old| *old == new) || self.all.len() >= MAX_MAPPINGS || new.end <= new.start {
+        if self.live().any(|old| *old == new)
+            || self.all.len() >= MAX_MAPPINGS
+            || new.end <= new.start
+        {
             return false;
         }
         let mut pieces = Vec::new();
         self.live.retain(|&index| {
-            let Some(old) = self.all.get(index as usize) else { return false };
+            let Some(old) = self.all.get(index as usize) else {
+                return false;
+            };
             let overlaps = old.start < new.end && new.start < old.end;
             if overlaps {
                 if old.start < new.start {
-                    pieces.push(Mapping { end: new.start, ..old.clone() });
+                    pieces.push(Mapping {
+                        end: new.start,
+                        ..old.clone()
+                    });
                 }
                 if old.end > new.end {
                     let file_offset = old.file_offset.wrapping_add(new.end - old.start);
-                    pieces.push(Mapping { start: new.end, file_offset, ..old.clone() });
+                    pieces.push(Mapping {
+                        start: new.end,
+                        file_offset,
+                        ..old.clone()
+                    });
                 }
             }
             !overlaps
@@ -79,7 +95,9 @@ impl MappingList {
         pieces.push(new);
         for piece in pieces {
             let index = self.all.len() as u32;
-            let at = self.live.partition_point(|&other| self.start_of(other) < piece.start);
+            let at = self
+                .live
+                .partition_point(|&other| self.start_of(other) < piece.start);
             self.all.push(piece);
             self.live.insert(at, index);
         }
@@ -130,7 +148,11 @@ fn backing(mapping: &NewMapping, executables: &mut Executables) -> (Backing, Exe
         (Backing::Vdso, VDSO)
     } else if has_identity && !path.starts_with(b"//anon") && !path.starts_with(b"/dev/zero") {
         (Backing::File, executables.identify(mapping))
-    } else if path.starts_with(b"[") && path != b"[heap]" && path != b"[stack]" && !path.starts_with(b"[anon") {
+    } else if path.starts_with(b"[")
+        && path != b"[heap]"
+        && path != b"[stack]"
+        && !path.starts_with(b"[anon")
+    {
         (Backing::Special, VDSO)
     } else {
         (Backing::Anonymous, VDSO)
@@ -142,11 +164,19 @@ mod tests {
     use super::*;
 
     fn mapping(start: u64, end: u64, backing: Backing) -> Mapping {
-        Mapping { start, end, file_offset: start, backing: backing as u8, executable: ExecutableId(1) }
+        Mapping {
+            start,
+            end,
+            file_offset: start,
+            backing: backing as u8,
+            executable: ExecutableId(1),
+        }
     }
 
     fn live(list: &MappingList) -> Vec<(u64, u64)> {
-        list.live().map(|mapping| (mapping.start, mapping.end)).collect()
+        list.live()
+            .map(|mapping| (mapping.start, mapping.end))
+            .collect()
     }
 
     #[test]
@@ -156,8 +186,15 @@ mod tests {
         assert!(!list.add(mapping(100, 200, Backing::File)), "known already");
         assert!(list.add(mapping(140, 160, Backing::Special)));
         assert_eq!(live(&list), [(100, 140), (140, 160), (160, 200)]);
-        assert_eq!(list.find(170).map(|(_, found)| found.file_offset), Some(160));
-        assert_eq!(list.find(150).map(|(index, _)| list.all[index as usize].backing), Some(Backing::Special as u8));
+        assert_eq!(
+            list.find(170).map(|(_, found)| found.file_offset),
+            Some(160)
+        );
+        assert_eq!(
+            list.find(150)
+                .map(|(index, _)| list.all[index as usize].backing),
+            Some(Backing::Special as u8)
+        );
         assert_eq!((list.find(99), list.find(200)), (None, None));
     }
 

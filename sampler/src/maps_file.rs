@@ -1,11 +1,14 @@
 //! Parses `/proc/PID/maps` of processes that are older than the sampler. The text is the kernel's, the names in it
 //! are anybody's: they are bytes, bounded, and never part of a path that this process opens.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
 )]
 
 use ipc_proto::limits::MAX_PATH;
@@ -17,7 +20,9 @@ pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// The executable mappings in a maps file, in address order; lines that do not parse are left out.
 pub(crate) fn executable_mappings(text: &[u8]) -> Vec<NewMapping> {
-    text.split(|byte| *byte == b'\n').filter_map(mapping).collect()
+    text.split(|byte| *byte == b'\n')
+        .filter_map(mapping)
+        .collect()
 }
 
 /// One line: `start-end perms offset major:minor inode path` (fs/proc/task_mmu.c, `show_map_vma`).
@@ -65,8 +70,14 @@ mod tests {
         let mappings = executable_mappings(text);
         assert_eq!(mappings.len(), 3);
         assert_eq!(mappings[0].path, b"/usr/bin/a name");
-        assert_eq!((mappings[0].start, mappings[0].end, mappings[0].file_offset), (0x40_0000, 0x45_2000, 0x1000));
-        assert_eq!((mappings[0].device, mappings[0].inode), (8 << 32 | 2, 173_521));
+        assert_eq!(
+            (mappings[0].start, mappings[0].end, mappings[0].file_offset),
+            (0x40_0000, 0x45_2000, 0x1000)
+        );
+        assert_eq!(
+            (mappings[0].device, mappings[0].inode),
+            (8 << 32 | 2, 173_521)
+        );
         assert!(mappings[1].path.is_empty());
         assert_eq!(mappings[2].path, b"[vdso]");
     }

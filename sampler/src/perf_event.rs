@@ -2,7 +2,10 @@
 //!
 //! The only file of this process with `unsafe`: the ring is memory that the kernel writes. Nothing here decodes a
 //! record; bytes are copied out and handed on.
-#![expect(unsafe_code, reason = "perf_event_open has no safe wrapper, and its ring is memory shared with the kernel")]
+#![expect(
+    unsafe_code,
+    reason = "perf_event_open has no safe wrapper, and its ring is memory shared with the kernel"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -68,7 +71,9 @@ const RECORD_HEADER: usize = 8;
 #[derive(Debug, Error)]
 pub(crate) enum PerfEventError {
     /// `perf_event_open` failed.
-    #[error("cannot follow mappings on CPU {cpu}: {source}: CAP_PERFMON is needed, or CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3 or more")]
+    #[error(
+        "cannot follow mappings on CPU {cpu}: {source}: CAP_PERFMON is needed, or CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3 or more"
+    )]
     Open {
         /// The CPU.
         cpu: u32,
@@ -76,7 +81,9 @@ pub(crate) enum PerfEventError {
         source: io::Error,
     },
     /// The ring could not be mapped.
-    #[error("cannot map the perf ring of CPU {cpu}: {source}: raise RLIMIT_MEMLOCK or kernel.perf_event_mlock_kb")]
+    #[error(
+        "cannot map the perf ring of CPU {cpu}: {source}: raise RLIMIT_MEMLOCK or kernel.perf_event_mlock_kb"
+    )]
     Map {
         /// The CPU.
         cpu: u32,
@@ -107,21 +114,41 @@ impl PerfRing {
         let (fd, build_ids) = match open_event(cpu, data_bytes, flag::BUILD_ID) {
             Ok(fd) => (fd, true),
             // Before 5.12 the flag is unknown.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                (open_event(cpu, data_bytes, 0).map_err(|source| PerfEventError::Open { cpu, source })?, false)
-            }
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (
+                open_event(cpu, data_bytes, 0)
+                    .map_err(|source| PerfEventError::Open { cpu, source })?,
+                false,
+            ),
             Err(source) => return Err(PerfEventError::Open { cpu, source }),
         };
         // SAFETY: a fresh shared mapping at an address of the kernel's choice.
         let base = unsafe {
             let protection = ProtFlags::READ | ProtFlags::WRITE;
-            mmap(std::ptr::null_mut(), PAGE + data_bytes, protection, MapFlags::SHARED, &fd, 0)
+            mmap(
+                std::ptr::null_mut(),
+                PAGE + data_bytes,
+                protection,
+                MapFlags::SHARED,
+                &fd,
+                0,
+            )
         };
-        let base = base.map_err(|error| PerfEventError::Map { cpu, source: error.into() })?;
+        let base = base.map_err(|error| PerfEventError::Map {
+            cpu,
+            source: error.into(),
+        })?;
         let Some(base) = NonNull::new(base.cast()) else {
-            return Err(PerfEventError::Map { cpu, source: io::ErrorKind::InvalidData.into() });
+            return Err(PerfEventError::Map {
+                cpu,
+                source: io::ErrorKind::InvalidData.into(),
+            });
         };
-        Ok(Self { fd, base, data_bytes, build_ids })
+        Ok(Self {
+            fd,
+            base,
+            data_bytes,
+            build_ids,
+        })
     }
 
     fn position(&self, offset: usize) -> &AtomicU64 {
@@ -137,7 +164,9 @@ impl PerfRing {
         let mut record = Vec::new();
         while head.wrapping_sub(tail) >= RECORD_HEADER as u64 {
             self.copy(tail, RECORD_HEADER, &mut record);
-            let size = record.get(6..8).map_or(0, |size| usize::from(u16::from_le_bytes([size[0], size[1]])));
+            let size = record.get(6..8).map_or(0, |size| {
+                usize::from(u16::from_le_bytes([size[0], size[1]]))
+            });
             if size < RECORD_HEADER || size as u64 > head.wrapping_sub(tail) {
                 // The kernel writes no such record: give the room back rather than reading it for ever.
                 tail = head;
@@ -175,7 +204,10 @@ impl Drop for PerfRing {
         // SAFETY: the mapping made by `open`, used by nobody after this.
         let result = unsafe { munmap(self.base.as_ptr().cast(), PAGE + self.data_bytes) };
         if let Err(error) = result {
-            log::warn!("cannot unmap a perf ring of fd {}: {error}", self.fd.as_raw_fd());
+            log::warn!(
+                "cannot unmap a perf ring of fd {}: {error}",
+                self.fd.as_raw_fd()
+            );
         }
     }
 }
@@ -210,6 +242,10 @@ fn open_event(cpu: u32, data_bytes: usize, more_flags: u64) -> io::Result<OwnedF
             -1,
             PERF_FLAG_FD_CLOEXEC,
         );
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as libc::c_int)) }
+        if fd < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(OwnedFd::from_raw_fd(fd as libc::c_int))
+        }
     }
 }

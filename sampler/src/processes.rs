@@ -68,7 +68,13 @@ pub(crate) struct Processes {
 impl Processes {
     /// An empty table; `older` are the names and parents of the processes that run already.
     pub(crate) fn new(selection: Selection, older: HashMap<u32, (Vec<u8>, u32)>) -> Self {
-        Self { all: HashMap::new(), selection, last_image: 0, retired: Vec::new(), older }
+        Self {
+            all: HashMap::new(),
+            selection,
+            last_image: 0,
+            retired: Vec::new(),
+            older,
+        }
     }
 
     fn next_image(&mut self) -> ImageId {
@@ -98,14 +104,26 @@ impl Processes {
                 announced: None,
                 sampled: false,
             };
-            self.all.insert(pid, Process::new(image, Knowledge::Partial, selected));
+            self.all
+                .insert(pid, Process::new(image, Knowledge::Partial, selected));
         }
-        self.all.entry(pid).or_insert_with(|| unreachable!("inserted above"))
+        self.all
+            .entry(pid)
+            .or_insert_with(|| unreachable!("inserted above"))
     }
 
     /// Learns from a record; returns processes that the kernel side must forget.
-    pub(crate) fn learn(&mut self, event: SidebandEvent, executables: &mut Executables) -> Option<u32> {
-        let SidebandEvent { time, pid, tid, kind } = event;
+    pub(crate) fn learn(
+        &mut self,
+        event: SidebandEvent,
+        executables: &mut Executables,
+    ) -> Option<u32> {
+        let SidebandEvent {
+            time,
+            pid,
+            tid,
+            kind,
+        } = event;
         match kind {
             SidebandKind::Forked { parent } if parent != pid => return self.fork(pid, parent),
             SidebandKind::Forked { .. } => {}
@@ -146,12 +164,30 @@ impl Processes {
         let id = self.next_image();
         let (knowledge, comm, mappings, selected) = match self.all.get(&parent) {
             Some(old) => {
-                let knowledge = if old.knowledge == Knowledge::Whole { Knowledge::Whole } else { Knowledge::Partial };
-                (knowledge, old.image.comm.clone(), Rc::clone(&old.image.mappings), old.selected)
+                let knowledge = if old.knowledge == Knowledge::Whole {
+                    Knowledge::Whole
+                } else {
+                    Knowledge::Partial
+                };
+                (
+                    knowledge,
+                    old.image.comm.clone(),
+                    Rc::clone(&old.image.mappings),
+                    old.selected,
+                )
             }
             None => {
-                let comm = self.older.get(&parent).map(|(comm, _)| comm.clone()).unwrap_or_default();
-                (Knowledge::Partial, comm, Rc::default(), self.selection.pids.contains(&parent))
+                let comm = self
+                    .older
+                    .get(&parent)
+                    .map(|(comm, _)| comm.clone())
+                    .unwrap_or_default();
+                (
+                    Knowledge::Partial,
+                    comm,
+                    Rc::default(),
+                    self.selection.pids.contains(&parent),
+                )
             }
         };
         let selected = self.selection.pids.is_empty()
@@ -168,7 +204,8 @@ impl Processes {
             announced: None,
             sampled: false,
         };
-        self.all.insert(pid, Process::new(image, knowledge, selected));
+        self.all
+            .insert(pid, Process::new(image, knowledge, selected));
         forgotten
     }
 
@@ -208,7 +245,12 @@ impl Processes {
     }
 
     /// Takes what a maps file said as the whole truth.
-    pub(crate) fn learn_maps(&mut self, pid: u32, mappings: &[NewMapping], executables: &mut Executables) {
+    pub(crate) fn learn_maps(
+        &mut self,
+        pid: u32,
+        mappings: &[NewMapping],
+        executables: &mut Executables,
+    ) {
         if let Some(process) = self.all.get_mut(&pid) {
             for mapping in mappings {
                 process.changed |= process.image.map(mapping, executables);
@@ -225,7 +267,9 @@ impl Processes {
             return false;
         };
         let mappings: Rc<MappingList> = Rc::clone(&inherited.image.mappings);
-        let Some(process) = self.all.get_mut(&pid) else { return false };
+        let Some(process) = self.all.get_mut(&pid) else {
+            return false;
+        };
         if process.image.mappings.all.is_empty() {
             process.image.mappings = mappings;
             process.knowledge = Knowledge::Whole;
@@ -246,9 +290,15 @@ impl Processes {
 
     /// Forgets processes that ended before `before`; returns those the kernel side must forget.
     pub(crate) fn reap(&mut self, before: u64) -> Vec<u32> {
-        let ended = self.all.iter().filter(|(_, process)| process.exited.is_some_and(|exited| exited < before));
+        let ended = self
+            .all
+            .iter()
+            .filter(|(_, process)| process.exited.is_some_and(|exited| exited < before));
         let ended: Vec<u32> = ended.map(|(pid, _)| *pid).collect();
-        ended.into_iter().filter_map(|pid| self.remove(pid)).collect()
+        ended
+            .into_iter()
+            .filter_map(|pid| self.remove(pid))
+            .collect()
     }
 
     /// All processes.
@@ -258,13 +308,20 @@ impl Processes {
 
     /// Every image that a message may name: of live processes, and retired ones of this window.
     pub(crate) fn images_mut(&mut self) -> impl Iterator<Item = &mut Image> {
-        self.all.values_mut().map(|process| &mut process.image).chain(&mut self.retired)
+        self.all
+            .values_mut()
+            .map(|process| &mut process.image)
+            .chain(&mut self.retired)
     }
 
     /// Forgets the retired images at a window's end; returns those the symbolizer knows.
     pub(crate) fn take_retired(&mut self) -> Vec<ImageId> {
         let retired = std::mem::take(&mut self.retired);
-        retired.into_iter().filter(|image| image.announced.is_some()).map(|image| image.id).collect()
+        retired
+            .into_iter()
+            .filter(|image| image.announced.is_some())
+            .map(|image| image.id)
+            .collect()
     }
 
     /// Number of processes known.

@@ -1,10 +1,13 @@
 //! Decodes a ring buffer record: one sample as the BPF programs wrote it.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
 )]
 
 use ipc_proto::codec::{DecodeError, Reader, Wire};
@@ -54,12 +57,18 @@ pub(crate) fn decode(record: &[u8]) -> Result<RawSample, DecodeError> {
     let comm = <[u8; 16]>::decode(&mut reader)?;
     let exec_id = u32::decode(&mut reader)?;
     let _cpu = u32::decode(&mut reader)?;
-    let kernel_frames = bounded("kernel frames", u16::decode(&mut reader)?, MAX_KERNEL_FRAMES)?;
+    let kernel_frames = bounded(
+        "kernel frames",
+        u16::decode(&mut reader)?,
+        MAX_KERNEL_FRAMES,
+    )?;
     let user_frames = bounded("user frames", u16::decode(&mut reader)?, MAX_USER_FRAMES)?;
     let snapshot_bytes = bounded("snapshot bytes", u16::decode(&mut reader)?, SNAPSHOT_BYTES)?;
     let stop = u8::decode(&mut reader)?;
-    let stop = StopReason::from_number(stop)
-        .ok_or(DecodeError::UnknownNumber { kind: "stop reason", number: stop.into() })?;
+    let stop = StopReason::from_number(stop).ok_or(DecodeError::UnknownNumber {
+        kind: "stop reason",
+        number: stop.into(),
+    })?;
     let _reserved = u8::decode(&mut reader)?;
     let kernel = words(&mut reader, kernel_frames)?;
     let user = words(&mut reader, user_frames)?;
@@ -69,16 +78,43 @@ pub(crate) fn decode(record: &[u8]) -> Result<RawSample, DecodeError> {
         let registers = words(&mut reader, 17)?;
         let _known = u32::decode(&mut reader)?;
         let pc_is_exact = u32::decode(&mut reader)? != 0;
-        Some(RawSnapshot { registers, pc_is_exact, stack: reader.take(snapshot_bytes)?.to_vec() })
+        Some(RawSnapshot {
+            registers,
+            pc_is_exact,
+            stack: reader.take(snapshot_bytes)?.to_vec(),
+        })
     };
     reader.finish()?;
-    let comm = comm.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
-    Ok(RawSample { time, tgid, start_time, exec_id, tid, comm, cgroup, stop, kernel, user, snapshot })
+    let comm = comm
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default()
+        .to_vec();
+    Ok(RawSample {
+        time,
+        tgid,
+        start_time,
+        exec_id,
+        tid,
+        comm,
+        cgroup,
+        stop,
+        kernel,
+        user,
+        snapshot,
+    })
 }
 
 fn bounded(what: &'static str, value: u16, max: usize) -> Result<usize, DecodeError> {
     let value = usize::from(value);
-    if value > max { Err(DecodeError::OutOfRange { what, value: value as u64 }) } else { Ok(value) }
+    if value > max {
+        Err(DecodeError::OutOfRange {
+            what,
+            value: value as u64,
+        })
+    } else {
+        Ok(value)
+    }
 }
 
 fn words(reader: &mut Reader<'_>, count: usize) -> Result<Vec<u64>, DecodeError> {
@@ -118,8 +154,12 @@ mod tests {
     fn frames_and_snapshots_are_told_apart() {
         let whole = decode(&record(2, 3, 0, StopReason::EndOfStack as u8)).expect("well-formed");
         assert_eq!((whole.kernel, whole.user), (vec![0, 1], vec![2, 3, 4]));
-        assert_eq!((whole.comm.as_slice(), whole.exec_id, whole.snapshot), (&b"thread"[..], 7, None));
-        let unfinished = decode(&record(1, 0, 64, StopReason::TableMissing as u8)).expect("well-formed");
+        assert_eq!(
+            (whole.comm.as_slice(), whole.exec_id, whole.snapshot),
+            (&b"thread"[..], 7, None)
+        );
+        let unfinished =
+            decode(&record(1, 0, 64, StopReason::TableMissing as u8)).expect("well-formed");
         let snapshot = unfinished.snapshot.expect("has one");
         assert_eq!((snapshot.registers.len(), snapshot.stack.len()), (17, 64));
     }
@@ -130,7 +170,13 @@ mod tests {
         for length in 0..whole.len() {
             assert!(decode(&whole[..length]).is_err(), "{length} bytes");
         }
-        assert!(decode(&record(128, 0, 0, 1)).is_err(), "too many kernel frames");
-        assert!(decode(&record(0, 0, 0, 255)).is_err(), "no such stop reason");
+        assert!(
+            decode(&record(128, 0, 0, 1)).is_err(),
+            "too many kernel frames"
+        );
+        assert!(
+            decode(&record(0, 0, 0, 255)).is_err(),
+            "no such stop reason"
+        );
     }
 }

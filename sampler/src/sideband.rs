@@ -1,10 +1,13 @@
 //! Decodes the perf records that tell what processes do: `PERF_RECORD_MMAP2`, `COMM`, `FORK`, `EXIT`, `LOST`.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
 )]
 
 use ipc_proto::codec::{DecodeError, Reader, Wire};
@@ -82,7 +85,10 @@ pub(crate) fn decode(record: &[u8]) -> Result<Record, DecodeError> {
     if ![MMAP2, COMM, EXIT, FORK].contains(&kind) {
         return Ok(Record::Other);
     }
-    let body = reader.remaining().checked_sub(SAMPLE_ID).ok_or(DecodeError::Truncated { missing: SAMPLE_ID })?;
+    let body = reader
+        .remaining()
+        .checked_sub(SAMPLE_ID)
+        .ok_or(DecodeError::Truncated { missing: SAMPLE_ID })?;
     let mut body = Reader::new(reader.take(body)?);
     let _pid_tid = u64::decode(&mut reader)?;
     let time = u64::decode(&mut reader)?;
@@ -98,15 +104,33 @@ pub(crate) fn decode(record: &[u8]) -> Result<Record, DecodeError> {
         COMM => {
             let tid = u32::decode(&mut body)?;
             let exec = misc & MISC_COMM_EXEC != 0;
-            (tid, SidebandKind::Named { comm: until_nul(&mut body)?, exec })
+            (
+                tid,
+                SidebandKind::Named {
+                    comm: until_nul(&mut body)?,
+                    exec,
+                },
+            )
         }
         _ => {
             let parent = u32::decode(&mut body)?;
             let tid = u32::decode(&mut body)?;
-            (tid, if kind == FORK { SidebandKind::Forked { parent } } else { SidebandKind::Exited })
+            (
+                tid,
+                if kind == FORK {
+                    SidebandKind::Forked { parent }
+                } else {
+                    SidebandKind::Exited
+                },
+            )
         }
     };
-    Ok(Record::Event(SidebandEvent { time, pid, tid, kind }))
+    Ok(Record::Event(SidebandEvent {
+        time,
+        pid,
+        tid,
+        kind,
+    }))
 }
 
 fn mapping(body: &mut Reader<'_>, misc: u16) -> Result<Option<NewMapping>, DecodeError> {
@@ -131,12 +155,24 @@ fn mapping(body: &mut Reader<'_>, misc: u16) -> Result<Option<NewMapping>, Decod
         return Ok(None);
     }
     let end = start.saturating_add(length);
-    Ok(Some(NewMapping { start, end, file_offset, build_id, device, inode, path: until_nul(body)? }))
+    Ok(Some(NewMapping {
+        start,
+        end,
+        file_offset,
+        build_id,
+        device,
+        inode,
+        path: until_nul(body)?,
+    }))
 }
 
 fn until_nul(body: &mut Reader<'_>) -> Result<Vec<u8>, DecodeError> {
     let text = body.take(body.remaining())?;
-    Ok(text.split(|byte| *byte == 0).next().unwrap_or_default().to_vec())
+    Ok(text
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default()
+        .to_vec())
 }
 
 #[cfg(test)]
@@ -156,7 +192,10 @@ mod tests {
     }
 
     fn words(values: &[u32]) -> Vec<u8> {
-        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
     }
 
     #[test]
@@ -164,8 +203,16 @@ mod tests {
         let mut body = words(&[7, 8]);
         body.extend_from_slice(b"cc1\0\0\0\0\0");
         for (misc, exec) in [(MISC_COMM_EXEC, true), (0, false)] {
-            let kind = SidebandKind::Named { comm: b"cc1".to_vec(), exec };
-            let event = SidebandEvent { time: 99, pid: 7, tid: 8, kind };
+            let kind = SidebandKind::Named {
+                comm: b"cc1".to_vec(),
+                exec,
+            };
+            let event = SidebandEvent {
+                time: 99,
+                pid: 7,
+                tid: 8,
+                kind,
+            };
             assert_eq!(decode(&record(COMM, misc, &body)), Ok(Record::Event(event)));
         }
     }
@@ -181,11 +228,17 @@ mod tests {
         with_build_id.extend_from_slice(&[0xab; 20]);
         with_build_id.extend_from_slice(&words(&[5, 2]));
         with_build_id.extend_from_slice(b"/usr/lib/libc.so.6\0\0\0\0\0\0");
-        let Ok(Record::Event(event)) = decode(&record(MMAP2, MISC_MMAP_BUILD_ID, &with_build_id)) else {
+        let Ok(Record::Event(event)) = decode(&record(MMAP2, MISC_MMAP_BUILD_ID, &with_build_id))
+        else {
             panic!("not decoded");
         };
-        let SidebandKind::Mapped(mapping) = event.kind else { panic!("no mapping") };
-        assert_eq!((mapping.start, mapping.end, mapping.file_offset), (0x1000, 0x3000, 0x3000));
+        let SidebandKind::Mapped(mapping) = event.kind else {
+            panic!("no mapping")
+        };
+        assert_eq!(
+            (mapping.start, mapping.end, mapping.file_offset),
+            (0x1000, 0x3000, 0x3000)
+        );
         assert_eq!(mapping.build_id, [0xab; 20]);
         assert_eq!(mapping.path, b"/usr/lib/libc.so.6");
 
@@ -193,7 +246,11 @@ mod tests {
         data.extend_from_slice(&[0; 24]);
         data.extend_from_slice(&words(&[3, 2]));
         data.extend_from_slice(b"/x\0\0\0\0\0\0");
-        assert_eq!(decode(&record(MMAP2, 0, &data)), Ok(Record::Other), "not executable");
+        assert_eq!(
+            decode(&record(MMAP2, 0, &data)),
+            Ok(Record::Other),
+            "not executable"
+        );
     }
 
     #[test]

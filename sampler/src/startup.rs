@@ -23,7 +23,9 @@ pub(crate) fn monotonic() -> u64 {
 
 fn nanoseconds(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+    (time.tv_sec as u64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(time.tv_nsec as u64)
 }
 
 /// CLOCK_REALTIME - CLOCK_MONOTONIC, nanoseconds.
@@ -36,7 +38,8 @@ pub(crate) fn vdso() -> io::Result<Vec<u8>> {
     let maps = fs::read("/proc/self/maps")?;
     let mappings = maps_file::executable_mappings(&maps);
     let vdso = mappings.iter().find(|mapping| mapping.path == b"[vdso]");
-    let vdso = vdso.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no [vdso] in /proc/self/maps"))?;
+    let vdso = vdso
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no [vdso] in /proc/self/maps"))?;
     let mut image = vec![0; (vdso.end - vdso.start).min(MAX_VDSO) as usize];
     File::open("/proc/self/mem")?.read_exact_at(&mut image, vdso.start)?;
     Ok(image)
@@ -46,10 +49,21 @@ pub(crate) fn vdso() -> io::Result<Vec<u8>> {
 pub(crate) fn running_processes() -> HashMap<u32, (Vec<u8>, u32)> {
     let started = Instant::now();
     let mut processes = HashMap::new();
-    let Ok(directory) = fs::read_dir("/proc") else { return processes };
+    let Ok(directory) = fs::read_dir("/proc") else {
+        return processes;
+    };
     for entry in directory.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(found) = fs::read(entry.path().join("stat")).ok().and_then(|stat| name_and_parent(&stat)) {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        if let Some(found) = fs::read(entry.path().join("stat"))
+            .ok()
+            .and_then(|stat| name_and_parent(&stat))
+        {
             processes.insert(pid, found);
         }
         if started.elapsed() > NAMES_PATIENCE {
@@ -75,19 +89,26 @@ pub(crate) fn kernel_release() -> Vec<u8> {
 
 /// The running kernel's build ID, from the ELF notes it shows to everybody; empty when it has none.
 pub(crate) fn kernel_build_id() -> Vec<u8> {
-    fs::read("/sys/kernel/notes").ok().and_then(|notes| gnu_build_id(&notes)).unwrap_or_default()
+    fs::read("/sys/kernel/notes")
+        .ok()
+        .and_then(|notes| gnu_build_id(&notes))
+        .unwrap_or_default()
 }
 
 /// `NT_GNU_BUILD_ID` among ELF notes: name size, description size, type, name, description, each padded to 4 bytes.
 fn gnu_build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
     loop {
         let (head, rest) = notes.split_first_chunk::<12>()?;
-        let word = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?) as usize);
+        let word =
+            |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?) as usize);
         let (name_bytes, description_bytes, kind) = (word(0)?, word(4)?, word(8)?);
         let (name, rest) = rest.split_at_checked(name_bytes.checked_next_multiple_of(4)?)?;
-        let (description, rest) = rest.split_at_checked(description_bytes.checked_next_multiple_of(4)?)?;
+        let (description, rest) =
+            rest.split_at_checked(description_bytes.checked_next_multiple_of(4)?)?;
         if kind == 3 && name == b"GNU\0" {
-            return description.get(..description_bytes.min(32)).map(<[u8]>::to_vec);
+            return description
+                .get(..description_bytes.min(32))
+                .map(<[u8]>::to_vec);
         }
         notes = rest;
     }

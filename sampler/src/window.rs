@@ -62,7 +62,13 @@ impl Window {
         let (mut bytes, mut samples) = (0, 0);
         for (key, count) in std::mem::take(&mut self.stacks) {
             if bytes + key.bytes() > BATCH_BYTES && !stacks.is_empty() {
-                batches.push((SampleBatch { window, stacks: List(std::mem::take(&mut stacks)) }, samples));
+                batches.push((
+                    SampleBatch {
+                        window,
+                        stacks: List(std::mem::take(&mut stacks)),
+                    },
+                    samples,
+                ));
                 (bytes, samples) = (0, 0);
             }
             bytes += key.bytes();
@@ -70,14 +76,24 @@ impl Window {
             stacks.push(counted(key, count));
         }
         if !stacks.is_empty() {
-            batches.push((SampleBatch { window, stacks: List(stacks) }, samples));
+            batches.push((
+                SampleBatch {
+                    window,
+                    stacks: List(stacks),
+                },
+                samples,
+            ));
         }
         batches
     }
 }
 
 fn counted(key: StackKey, count: u64) -> CountedStack {
-    let user = key.user.into_iter().map(|(mapping, address)| Frame { mapping, address }).collect();
+    let user = key
+        .user
+        .into_iter()
+        .map(|(mapping, address)| Frame { mapping, address })
+        .collect();
     CountedStack {
         image: key.image,
         tid: Tid(key.tid),
@@ -116,7 +132,13 @@ mod tests {
         let batches = window.take_batches(WindowId(9));
         assert_eq!(batches.len(), 1);
         assert_eq!(batches[0].1, 4);
-        let mut counts: Vec<u64> = batches[0].0.stacks.0.iter().map(|stack| stack.count).collect();
+        let mut counts: Vec<u64> = batches[0]
+            .0
+            .stacks
+            .0
+            .iter()
+            .map(|stack| stack.count)
+            .collect();
         counts.sort_unstable();
         assert_eq!(counts, [1, 3]);
         assert!(window.take_batches(WindowId(10)).is_empty());
@@ -131,14 +153,20 @@ mod tests {
         let batches = window.take_batches(WindowId(1));
         assert_eq!(batches.iter().map(|(_, samples)| samples).sum::<u64>(), 500);
         for (batch, _) in &batches {
-            assert!(batch.to_bytes().len() <= MAX_INLINE - 16, "{} bytes", batch.to_bytes().len());
+            assert!(
+                batch.to_bytes().len() <= MAX_INLINE - 16,
+                "{} bytes",
+                batch.to_bytes().len()
+            );
         }
     }
 
     #[test]
     fn a_full_window_refuses() {
         let mut window = Window::default();
-        let accepted = (0..100_000).take_while(|tid| window.count(key(*tid, 1024))).count();
+        let accepted = (0..100_000)
+            .take_while(|tid| window.count(key(*tid, 1024)))
+            .count();
         assert!(accepted > 1000 && accepted < 10_000, "{accepted}");
         assert!(window.count(key(0, 1024)), "a known stack still counts");
     }

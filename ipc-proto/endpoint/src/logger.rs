@@ -16,8 +16,11 @@ const INTERVAL: Duration = Duration::from_secs(10);
 struct Logger {
     role: Role,
     level: LevelFilter,
-    places: Mutex<HashMap<(Option<&'static str>, Option<u32>), Place>>,
+    places: Mutex<HashMap<SourceLine, Place>>,
 }
+
+/// File and line.
+type SourceLine = (Option<&'static str>, Option<u32>);
 
 struct Place {
     since: Instant,

@@ -2,12 +2,15 @@
 //!
 //! Only what the sampler asks for: named members of one struct, anonymous members descended into. Format:
 //! Documentation/bpf/btf.rst, "BTF Type and String Encoding".
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
 )]
 
 use ipc_proto::codec::{DecodeError, Reader, Wire};
@@ -55,17 +58,23 @@ fn type_of(bytes: &[u8]) -> Result<Type<'_>, DecodeError> {
     let name = u32::decode(&mut rest)?;
     let info = u32::decode(&mut rest)?;
     let _size_or_type = u32::decode(&mut rest)?;
-    Ok(Type { name, kind: info >> 24 & 31, entries: info & 0xffff, bitfields: info >> 31 == 1, rest })
+    Ok(Type {
+        name,
+        kind: info >> 24 & 31,
+        entries: info & 0xffff,
+        bitfields: info >> 31 == 1,
+        rest,
+    })
 }
 
 /// Bytes behind a type's twelve common ones.
 fn trailing_bytes(kind: u32, entries: u32) -> Result<usize, BtfError> {
     let entries = entries as usize;
     Ok(match kind {
-        1 | 14 | 17 => 4,                                    // INT, VAR, DECL_TAG
-        3 => 12,                                             // ARRAY
+        1 | 14 | 17 => 4, // INT, VAR, DECL_TAG
+        3 => 12,          // ARRAY
         KIND_STRUCT | KIND_UNION | 15 | 19 => entries.saturating_mul(12), // and DATASEC, ENUM64
-        6 | 13 => entries.saturating_mul(8),                 // ENUM, FUNC_PROTO
+        6 | 13 => entries.saturating_mul(8), // ENUM, FUNC_PROTO
         kind if kind < KINDS => 0,
         kind => return Err(BtfError::UnknownKind(kind)),
     })
@@ -106,7 +115,8 @@ impl<'a> Btf<'a> {
 
     fn is_named(&self, offset: u32, name: &str) -> bool {
         let text = self.strings.get(offset as usize..).unwrap_or_default();
-        text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+        text.strip_prefix(name.as_bytes())
+            .is_some_and(|rest| rest.first() == Some(&0))
     }
 
     /// Byte offsets of named members of a struct; `None` for each it does not have.
@@ -117,7 +127,10 @@ impl<'a> Btf<'a> {
     ) -> Result<[Option<u32>; N], BtfError> {
         for bytes in &self.types {
             let found = type_of(bytes)?;
-            if found.kind == KIND_STRUCT && found.entries > 0 && self.is_named(found.name, structure) {
+            if found.kind == KIND_STRUCT
+                && found.entries > 0
+                && self.is_named(found.name, structure)
+            {
                 let mut offsets = [None; N];
                 self.find_members(bytes, 0, 0, &members, &mut offsets)?;
                 return Ok(offsets);
@@ -143,10 +156,16 @@ impl<'a> Btf<'a> {
             let type_id = u32::decode(&mut found.rest)?;
             let bits = u32::decode(&mut found.rest)?;
             // With bitfields the upper eight bits are the field's width.
-            let bits = if found.bitfields { bits & 0x00ff_ffff } else { bits };
+            let bits = if found.bitfields {
+                bits & 0x00ff_ffff
+            } else {
+                bits
+            };
             let offset = base.saturating_add(bits / 8);
             if name == 0 || self.is_named(name, "") {
-                let inner = (type_id as usize).checked_sub(1).and_then(|index| self.types.get(index));
+                let inner = (type_id as usize)
+                    .checked_sub(1)
+                    .and_then(|index| self.types.get(index));
                 if let Some(inner) = inner {
                     self.find_members(inner, offset, depth.saturating_add(1), members, offsets)?;
                 }
@@ -168,10 +187,12 @@ mod tests {
 
     #[test]
     fn finds_the_running_kernels_task_struct() {
-        let bytes = std::fs::read("/sys/kernel/btf/vmlinux").expect("this machine's kernel has BTF");
+        let bytes =
+            std::fs::read("/sys/kernel/btf/vmlinux").expect("this machine's kernel has BTF");
         let btf = Btf::parse(&bytes).expect("well-formed");
-        let [flags, leader, missing] =
-            btf.offsets("task_struct", ["flags", "group_leader", "no_such_member"]).expect("has the struct");
+        let [flags, leader, missing] = btf
+            .offsets("task_struct", ["flags", "group_leader", "no_such_member"])
+            .expect("has the struct");
         assert!(flags.is_some_and(|offset| offset > 0 && offset < 4096));
         assert!(leader.is_some_and(|offset| offset > flags.unwrap_or(0)));
         assert_eq!(missing, None);
@@ -180,7 +201,8 @@ mod tests {
 
     #[test]
     fn truncated_btf_is_an_error() {
-        let bytes = std::fs::read("/sys/kernel/btf/vmlinux").expect("this machine's kernel has BTF");
+        let bytes =
+            std::fs::read("/sys/kernel/btf/vmlinux").expect("this machine's kernel has BTF");
         for length in [0, 1, 23, 24, 4096, bytes.len() / 2] {
             assert!(Btf::parse(&bytes[..length]).is_err(), "{length} bytes");
         }

@@ -49,7 +49,9 @@ pub(crate) enum LoadError {
     #[error("the BPF object lacks {0}: rebuild it with `cargo xtask build-ebpf`")]
     Missing(&'static str),
     /// A timer could not be attached.
-    #[error("cannot attach to CPU {cpu}: {source}: CAP_PERFMON is needed, or CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3 or more")]
+    #[error(
+        "cannot attach to CPU {cpu}: {source}: CAP_PERFMON is needed, or CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3 or more"
+    )]
     Attach {
         /// The CPU.
         cpu: u32,
@@ -85,7 +87,7 @@ pub(crate) struct Loaded {
     pub(crate) chunks: HashMap<MapData, u32, Chunk>,
     pub(crate) counters: PerCpuArray<MapData, u64>,
     /// The tail call's target must outlive the programs' use of it.
-    _programs: ProgramArray<MapData>,
+    pub(crate) programs: ProgramArray<MapData>,
 }
 
 fn offsets() -> Result<KernelOffsets, LoadError> {
@@ -93,13 +95,22 @@ fn offsets() -> Result<KernelOffsets, LoadError> {
     let btf = Btf::parse(&bytes)?;
     let [stack, flags, leader, start, old_start, exec_id] = btf.offsets(
         "task_struct",
-        ["stack", "flags", "group_leader", "start_boottime", "real_start_time", "self_exec_id"],
+        [
+            "stack",
+            "flags",
+            "group_leader",
+            "start_boottime",
+            "real_start_time",
+            "self_exec_id",
+        ],
     )?;
     Ok(KernelOffsets {
         task_stack: stack.ok_or(LoadError::NoMember("stack"))?,
         task_flags: flags.ok_or(LoadError::NoMember("flags"))?,
         task_group_leader: leader.ok_or(LoadError::NoMember("group_leader"))?,
-        task_start_time: start.or(old_start).ok_or(LoadError::NoMember("start_boottime"))?,
+        task_start_time: start
+            .or(old_start)
+            .ok_or(LoadError::NoMember("start_boottime"))?,
         task_exec_id: exec_id.ok_or(LoadError::NoMember("self_exec_id"))?,
         stack_to_registers: STACK_TO_REGISTERS,
     })
@@ -107,7 +118,11 @@ fn offsets() -> Result<KernelOffsets, LoadError> {
 
 macro_rules! take {
     ($object:ident, $name:literal) => {
-        $object.take_map($name).ok_or(LoadError::Missing($name))?.try_into().map_err(|_kind| LoadError::Missing($name))?
+        $object
+            .take_map($name)
+            .ok_or(LoadError::Missing($name))?
+            .try_into()
+            .map_err(|_kind| LoadError::Missing($name))?
     };
 }
 
@@ -128,8 +143,13 @@ impl Loaded {
         }
         let mut programs: ProgramArray<MapData> = take!(object, "PROGRAMS");
         let walk = object.program("walk").ok_or(LoadError::Missing("walk"))?;
-        let walk = walk.fd().map_err(|source| LoadError::Program { program: "walk", source })?;
-        programs.set(0, walk, 0).map_err(|_error| LoadError::Missing("PROGRAMS"))?;
+        let walk = walk.fd().map_err(|source| LoadError::Program {
+            program: "walk",
+            source,
+        })?;
+        programs
+            .set(0, walk, 0)
+            .map_err(|_error| LoadError::Missing("PROGRAMS"))?;
         Ok(Self {
             records: take!(object, "RECORDS"),
             processes: take!(object, "PROCESSES"),
@@ -137,7 +157,7 @@ impl Loaded {
             regions: take!(object, "REGIONS"),
             chunks: take!(object, "CHUNKS"),
             counters: take!(object, "COUNTERS"),
-            _programs: programs,
+            programs,
             object,
         })
     }
@@ -159,7 +179,10 @@ impl Loaded {
     }
 }
 
-fn event_program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut PerfEvent, LoadError> {
+fn event_program<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut PerfEvent, LoadError> {
     object
         .program_mut(name)
         .ok_or(LoadError::Missing(name))?

@@ -13,6 +13,7 @@ use leadsman_ebpf::limits::{BLOCK_MAPPINGS, PROCESS_BLOCKS};
 use leadsman_ebpf::table::{Chunk, ChunkFault, Region, RegionKey};
 use thiserror::Error;
 
+use crate::bpf::load::Sizes;
 use crate::engine::KernelProcess;
 
 /// Bytes of kernel memory that a hash element takes beside its key and value (kernel/bpf/hashtab.c: `struct htab_elem`
@@ -61,6 +62,7 @@ pub(crate) struct Tables {
     max_regions: u32,
     used_regions: u32,
     rows: u64,
+    ring_bytes: u32,
 }
 
 #[derive(Default)]
@@ -71,13 +73,13 @@ struct Installed {
 }
 
 impl Tables {
-    /// Takes over empty maps of so many chunks and regions.
+    /// Takes over empty maps of these sizes.
     pub(crate) fn new(
         processes: HashMap<MapData, u32, Process>,
         mappings: HashMap<MapData, BlockKey, MappingBlock>,
         regions: HashMap<MapData, RegionKey, Region>,
         chunks: HashMap<MapData, u32, Chunk>,
-        (max_chunks, max_regions): (u32, u32),
+        sizes: Sizes,
     ) -> Self {
         Self {
             processes,
@@ -88,10 +90,11 @@ impl Tables {
             installed: Table::new(),
             free_chunks: Vec::new(),
             next_chunk: 0,
-            max_chunks,
-            max_regions,
+            max_chunks: sizes.chunks,
+            max_regions: sizes.regions,
             used_regions: 0,
             rows: 0,
+            ring_bytes: sizes.ring_bytes,
         }
     }
 
@@ -112,7 +115,12 @@ impl Tables {
             blocks: 0,
             starts: [u64::MAX; PROCESS_BLOCKS],
         };
-        for (block, mappings) in process.mappings.chunks(BLOCK_MAPPINGS).take(PROCESS_BLOCKS).enumerate() {
+        for (block, mappings) in process
+            .mappings
+            .chunks(BLOCK_MAPPINGS)
+            .take(PROCESS_BLOCKS)
+            .enumerate()
+        {
             let mut content = MappingBlock {
                 starts: [u64::MAX; BLOCK_MAPPINGS],
                 mappings: [Mapping::default(); BLOCK_MAPPINGS],
@@ -123,7 +131,14 @@ impl Tables {
             }
             value.starts[block] = content.starts[0];
             value.blocks = block as u32 + 1;
-            self.mappings.insert(BlockKey { tgid, block: block as u32 }, content, 0)?;
+            self.mappings.insert(
+                BlockKey {
+                    tgid,
+                    block: block as u32,
+                },
+                content,
+                0,
+            )?;
             self.blocks.insert(tgid, value.blocks.max(before));
         }
         for block in value.blocks..before {
@@ -145,14 +160,20 @@ impl Tables {
     ///
     /// # Errors
     /// [`InstallError::Budget`]: make room and try again. Anything else: the table stays out, whole.
-    pub(crate) fn install_table(&mut self, id: ExecutableId, bytes: &[u8]) -> Result<(), InstallError> {
+    pub(crate) fn install_table(
+        &mut self,
+        id: ExecutableId,
+        bytes: &[u8],
+    ) -> Result<(), InstallError> {
         self.remove_table(id);
         let table = TableFile::open(bytes)?;
         let mut rows = 0;
         for nth in 0..table.chunk_count() {
             let fault = ChunkFault::Counts { rules: 0, rows: 0 };
             let chunk = table.chunk(nth).ok_or(InstallError::Chunk { nth, fault })?;
-            chunk.check().map_err(|fault| InstallError::Chunk { nth, fault })?;
+            chunk
+                .check()
+                .map_err(|fault| InstallError::Chunk { nth, fault })?;
             rows += u64::from(chunk.row_count());
         }
         let (chunks, regions) = (table.chunk_count(), table.region_count());
@@ -167,10 +188,17 @@ impl Tables {
         result
     }
 
-    fn write_table(&mut self, id: ExecutableId, table: &TableFile<'_>, rows: u64) -> Result<(), InstallError> {
+    fn write_table(
+        &mut self,
+        id: ExecutableId,
+        table: &TableFile<'_>,
+        rows: u64,
+    ) -> Result<(), InstallError> {
         // Chunks first: a region must never lead to a chunk that is not there.
         for nth in 0..table.chunk_count() {
-            let Some(chunk) = table.chunk(nth) else { continue };
+            let Some(chunk) = table.chunk(nth) else {
+                continue;
+            };
             let number = self.free_chunks.pop().unwrap_or_else(|| {
                 self.next_chunk += 1;
                 self.next_chunk - 1
@@ -181,11 +209,22 @@ impl Tables {
         for (number, mut region) in table.regions() {
             let installed = self.installed.entry(id).or_default();
             for chunk in region.chunks.iter_mut().take(region.count as usize) {
-                *chunk = installed.chunks.get(*chunk as usize).copied().unwrap_or(u32::MAX);
+                *chunk = installed
+                    .chunks
+                    .get(*chunk as usize)
+                    .copied()
+                    .unwrap_or(u32::MAX);
             }
             installed.regions.push(number);
             self.used_regions += 1;
-            self.regions.insert(RegionKey { table: id.0, region: number }, region, 0)?;
+            self.regions.insert(
+                RegionKey {
+                    table: id.0,
+                    region: number,
+                },
+                region,
+                0,
+            )?;
         }
         self.installed.entry(id).or_default().rows = rows;
         self.rows += rows;
@@ -194,9 +233,14 @@ impl Tables {
 
     /// Makes the programs forget an executable's table.
     pub(crate) fn remove_table(&mut self, id: ExecutableId) {
-        let Some(installed) = self.installed.remove(&id) else { return };
+        let Some(installed) = self.installed.remove(&id) else {
+            return;
+        };
         for region in &installed.regions {
-            let _absent = self.regions.remove(&RegionKey { table: id.0, region: *region });
+            let _absent = self.regions.remove(&RegionKey {
+                table: id.0,
+                region: *region,
+            });
         }
         for chunk in &installed.chunks {
             let _absent = self.chunks.remove(chunk);
@@ -212,6 +256,11 @@ impl Tables {
         let bytes = chunks * (ELEMENT_BYTES + size_of::<Chunk>() as u64)
             + u64::from(self.used_regions) * (ELEMENT_BYTES + size_of::<Region>() as u64);
         (self.installed.len(), self.rows, bytes)
+    }
+
+    /// Bytes of the ring buffer.
+    pub(crate) fn ring_bytes(&self) -> u32 {
+        self.ring_bytes
     }
 
     /// Bytes of kernel memory that the processes' mappings take.

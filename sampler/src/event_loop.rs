@@ -1,0 +1,353 @@
+//! Waits for the kernel and the peers, and does what the engine decides. Decides nothing itself.
+
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use ipc_endpoint::signals::Termination;
+use ipc_endpoint::statistics::Reporter;
+use ipc_proto::ids::ExecutableId;
+use ipc_proto::limits::MAX_TABLE;
+use ipc_proto::sample::{SamplerMessage, SymbolizerMessage};
+use leadsman_ebpf::abi::{COUNTERS, Counter};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::bpf::tables::{InstallError, Tables};
+use crate::engine::{Action, Engine};
+use crate::metrics;
+use crate::opener_link::OpenerLink;
+use crate::perf_event::PerfRing;
+use crate::raw_sample::{self, RawSample};
+use crate::sideband::{self, Record, SidebandEvent};
+use crate::startup::monotonic;
+use crate::symbolizer_link::SymbolizerLink;
+
+/// Longest pause between two looks at the rings, nanoseconds.
+const TICK: u64 = 250_000_000;
+/// How long the end waits for the symbolizer to take the last window, nanoseconds.
+const LAST_PATIENCE: u64 = 2_500_000_000;
+
+/// Everything the loop waits for and acts on.
+pub(crate) struct EventLoop {
+    pub(crate) records: RingBuf<MapData>,
+    pub(crate) rings: Vec<PerfRing>,
+    pub(crate) counters: PerCpuArray<MapData, u64>,
+    pub(crate) tables: Tables,
+    pub(crate) engine: Engine,
+    pub(crate) symbolizer: SymbolizerLink,
+    pub(crate) opener: OpenerLink,
+    pub(crate) reporter: Reporter,
+    pub(crate) termination: Termination,
+    pub(crate) cpus: Cpus,
+    /// Counters of the kernel side at the last look.
+    pub(crate) kernel: [u64; COUNTERS as usize],
+}
+
+/// Which CPUs are sampled, and which are online now.
+pub(crate) struct Cpus {
+    pub(crate) attached: Vec<u32>,
+    /// `/sys/devices/system/cpu/online`, opened before the lockdown.
+    pub(crate) online: Option<std::fs::File>,
+}
+
+impl Cpus {
+    /// Whether a CPU came online that is not sampled: only a new sampler has the right to attach to it.
+    fn has_new(&self) -> bool {
+        let mut text = [0; 4096];
+        let Some(file) = &self.online else {
+            return false;
+        };
+        let Ok(length) = rustix::io::pread(file, &mut text, 0) else {
+            return false;
+        };
+        let text = std::str::from_utf8(text.get(..length).unwrap_or_default()).unwrap_or_default();
+        cpu_list(text)
+            .iter()
+            .any(|cpu| !self.attached.contains(cpu))
+    }
+}
+
+/// CPUs of a list like `0-3,7`.
+fn cpu_list(text: &str) -> Vec<u32> {
+    let mut cpus = Vec::new();
+    for range in text.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
+            cpus.extend(first..=last.min(first.saturating_add(1 << 16)));
+        }
+    }
+    cpus
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Asked to.
+    Terminated,
+    /// A CPU came online: start again to sample it too.
+    NewCpu,
+}
+
+enum Input {
+    Sample(RawSample),
+    Sideband(SidebandEvent),
+}
+
+impl EventLoop {
+    /// Runs until the process is asked to end, or must start anew.
+    pub(crate) fn run(&mut self) -> Result<Ended, Errno> {
+        let mut last_tick = 0;
+        loop {
+            self.wait()?;
+            let terminated = self.termination.asked();
+            self.drain();
+            let now = monotonic();
+            if now.saturating_sub(last_tick) >= TICK / 2 || self.engine.window_end() <= Some(now) {
+                last_tick = now;
+                self.engine.on_tick(now);
+            } else {
+                self.engine.install_changed();
+            }
+            let new_cpu = self.reporter.is_due(now) && self.cpus.has_new();
+            if terminated || new_cpu {
+                self.finish(now)?;
+                return Ok(if new_cpu {
+                    Ended::NewCpu
+                } else {
+                    Ended::Terminated
+                });
+            }
+            self.talk(now);
+            if self.reporter.is_due(now) {
+                self.report(now, false);
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Result<(), Errno> {
+        let now = monotonic();
+        let until_window = self
+            .engine
+            .window_end()
+            .map_or(TICK, |end| end.saturating_sub(now));
+        let pause = TICK.min(until_window);
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: pause.min(999_999_999) as i64,
+        };
+        let mut fds = vec![
+            PollFd::new(&self.records, PollFlags::IN),
+            PollFd::new(&self.termination, PollFlags::IN),
+        ];
+        fds.extend(
+            self.rings
+                .iter()
+                .map(|ring| PollFd::new(ring, PollFlags::IN)),
+        );
+        let links = [
+            (self.symbolizer.fd(), self.symbolizer.wants_to_send()),
+            (self.opener.fd(), self.opener.wants_to_send()),
+        ];
+        for (fd, wants_to_send) in links {
+            if let Some(fd) = fd {
+                let out = if wants_to_send {
+                    PollFlags::OUT
+                } else {
+                    PollFlags::empty()
+                };
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN | out));
+            }
+        }
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes what the kernel has written, in the order it happened.
+    fn drain(&mut self) {
+        let mut inputs: Vec<(u64, Input)> = Vec::new();
+        // Samples first: whatever a sample depends on was recorded before it, so it is there when the other rings are
+        // read after it.
+        while let Some(record) = self.records.next() {
+            match raw_sample::decode(&record) {
+                Ok(sample) => inputs.push((sample.time, Input::Sample(sample))),
+                Err(error) => {
+                    log::warn!("malformed record from the kernel side: {error}");
+                    self.engine.account.ring_produced += 1;
+                    self.engine.account.drop_sample("malformed", 1);
+                }
+            }
+        }
+        for ring in &mut self.rings {
+            ring.drain(|record| match sideband::decode(record) {
+                Ok(Record::Event(event)) => inputs.push((event.time, Input::Sideband(event))),
+                Ok(Record::Lost(count)) => self.engine.on_records_lost(count),
+                Ok(Record::Other) => {}
+                Err(error) => {
+                    log::warn!("malformed perf record: {error}");
+                    self.engine.on_records_lost(1);
+                }
+            });
+        }
+        inputs.sort_by_key(|(time, _)| *time);
+        for (_, input) in inputs {
+            match input {
+                Input::Sample(sample) => self.engine.on_sample(sample),
+                Input::Sideband(event) => self.engine.on_sideband(event),
+            }
+        }
+    }
+
+    /// Hears the peers, does what the engine decided, sends what waits.
+    fn talk(&mut self, now: u64) {
+        if self.symbolizer.connect(now) {
+            self.symbolizer.outbox.forget_announcements();
+            let announcements = self.engine.on_link_up();
+            self.symbolizer.outbox.push_front(announcements);
+        }
+        self.opener.connect(now);
+        while let Some(received) = self.symbolizer.receive(&mut self.engine.account) {
+            self.hear(received.message, received.fds);
+        }
+        while let Some((request, mappings)) = self.opener.receive() {
+            self.engine.on_maps(request, mappings.as_deref());
+        }
+        self.engine.install_changed();
+        self.act();
+        self.symbolizer.send(&mut self.engine.account);
+        self.opener.send();
+    }
+
+    fn hear(&mut self, message: SymbolizerMessage, fds: Vec<std::os::fd::OwnedFd>) {
+        match message {
+            SymbolizerMessage::Table(table) => {
+                let bytes = fds
+                    .first()
+                    .ok_or("no file descriptor".to_owned())
+                    .and_then(|fd| {
+                        ipc_endpoint::memfd::read_sealed(fd, table.bytes, MAX_TABLE)
+                            .map_err(|error| error.to_string())
+                    });
+                match bytes {
+                    Ok(bytes) => self.install(table.executable, &bytes, &table.build_id.0),
+                    Err(error) => {
+                        log::warn!("unwind table {}: {error}", table.executable.0);
+                        self.engine.on_no_table(table.executable, true);
+                    }
+                }
+            }
+            SymbolizerMessage::NoTable(no_table) => {
+                self.engine.on_no_table(no_table.executable, no_table.retry);
+            }
+            SymbolizerMessage::Taken(taken) => {
+                self.symbolizer
+                    .taken(taken.window.0, taken.samples, &mut self.engine.account);
+            }
+        }
+    }
+
+    /// Installs a table, giving up idle ones until there is room.
+    fn install(&mut self, executable: ExecutableId, bytes: &[u8], build_id: &[u8]) {
+        loop {
+            match self.tables.install_table(executable, bytes) {
+                Ok(()) => return self.engine.on_table_installed(executable, build_id),
+                Err(InstallError::Budget { .. }) => {
+                    if let Some(idle) = self.engine.evict() {
+                        self.tables.remove_table(idle);
+                        continue;
+                    }
+                    log::warn!(
+                        "unwind table {} does not fit: raise --bpf-memory-budget",
+                        executable.0
+                    );
+                    return self.engine.on_no_table(executable, true);
+                }
+                Err(error) => {
+                    log::warn!("unwind table {} refused: {error}", executable.0);
+                    return self.engine.on_no_table(executable, false);
+                }
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        for action in self.engine.take_actions() {
+            match action {
+                Action::Install(process) => {
+                    if let Err(error) = self.tables.install_process(&process) {
+                        log::warn!("cannot install the mappings of {}: {error}", process.tgid);
+                    }
+                }
+                Action::Uninstall { tgid } => self.tables.remove_process(tgid),
+                Action::Ask(request) => self.opener.ask(request),
+                Action::Send { message, samples } => {
+                    if matches!(message, SamplerMessage::WindowEnd(_)) {
+                        self.count_kernel_drops();
+                    }
+                    self.symbolizer
+                        .queue(message, samples, &mut self.engine.account);
+                }
+            }
+        }
+    }
+
+    /// Puts what the kernel side dropped since the last look on the window's account.
+    fn count_kernel_drops(&mut self) {
+        let before = self.kernel;
+        self.kernel = read_counters(&self.counters);
+        for (counter, cause) in [
+            (Counter::RingFull, "ring_full"),
+            (Counter::WalkRefused, "walk_refused"),
+        ] {
+            let new = self.kernel[counter as usize].saturating_sub(before[counter as usize]);
+            self.engine.account.drop_in_kernel(cause, new);
+        }
+    }
+
+    fn report(&mut self, now: u64, last: bool) {
+        let kernel = read_counters(&self.counters);
+        let metrics = metrics::collect(
+            &kernel,
+            &self.engine,
+            &self.tables,
+            &self.symbolizer,
+            &self.opener,
+        );
+        self.reporter.report(now, metrics, last);
+    }
+
+    /// Sends the last window and waits, not for long, until the symbolizer has taken it.
+    fn finish(&mut self, now: u64) -> Result<(), Errno> {
+        self.engine.end_window(now, true);
+        let deadline = now.saturating_add(LAST_PATIENCE);
+        self.talk(now);
+        while !self.symbolizer.is_done() && monotonic() < deadline {
+            self.wait()?;
+            self.talk(monotonic());
+        }
+        self.symbolizer.give_up(&mut self.engine.account);
+        self.report(monotonic(), true);
+        Ok(())
+    }
+}
+
+/// The kernel side's counters, summed over all CPUs.
+pub(crate) fn read_counters(counters: &PerCpuArray<MapData, u64>) -> [u64; COUNTERS as usize] {
+    let mut sums = [0; COUNTERS as usize];
+    for (index, sum) in (0..COUNTERS).zip(&mut sums) {
+        if let Ok(values) = counters.get(&index, 0) {
+            *sum = values.iter().sum();
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cpu_list;
+
+    #[test]
+    fn cpu_lists_have_ranges_and_single_cpus() {
+        assert_eq!(cpu_list("0-2,5,7-8\n"), [0, 1, 2, 5, 7, 8]);
+        assert_eq!(cpu_list("garbage"), []);
+    }
+}
