@@ -1,0 +1,298 @@
+//! Opens files of sampled processes, read-only, and never reads more of them than the four bytes that say ELF.
+//!
+//! A file is first opened with O_PATH, which runs no driver and follows no symbolic link, then looked at, then
+//! reopened for reading through `/proc/self/fd`.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use ipc_proto::opener::{OpenDebugFile, OpenExecutable, OpenStatus, Opened};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, open, openat};
+use rustix::io::pread;
+
+use crate::process_directory::{ProcessDirectory, status};
+
+/// Largest executable or debug file handed out: 4 GiB.
+const MAX_ELF_BYTES: u64 = 4 << 30;
+/// Largest perf map handed out: 64 MiB.
+const MAX_PERF_MAP_BYTES: u64 = 64 << 20;
+/// Directories below which separate debug files lie by build ID.
+const DEBUG_DIRECTORY: &str = "usr/lib/debug";
+
+/// Magic numbers of file systems (include/uapi/linux/magic.h) whose files may never answer, because a user-space
+/// server or a network stands behind them: FUSE, NFS, CIFS, SMB2, 9P, autofs, Ceph, AFS.
+const MAY_BLOCK: [i64; 8] = [
+    0x6573_5546,
+    0x6969,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x0102_1997,
+    0x0187,
+    0x00c3_6400,
+    0x5346_414f,
+];
+
+/// A file with what is known of it.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) fd: OwnedFd,
+    stat: Stat,
+}
+
+impl OpenFile {
+    /// The reply's numbers.
+    pub(crate) fn describe(&self, request: u64) -> Opened {
+        Opened {
+            request,
+            status: OpenStatus::Opened as u8,
+            device: self.stat.st_dev,
+            inode: self.stat.st_ino,
+            size: self.stat.st_size as u64,
+            modified: (self.stat.st_mtime as u64)
+                .wrapping_mul(1_000_000_000)
+                .wrapping_add(self.stat.st_mtime_nsec),
+        }
+    }
+}
+
+const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// `/proc/PID/maps`.
+pub(crate) fn maps(process: &ProcessDirectory) -> Result<OpenFile, OpenStatus> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let fd = openat(process, "maps", flags, Mode::empty()).map_err(status)?;
+    let stat = fstat(&fd).map_err(status)?;
+    Ok(OpenFile { fd, stat })
+}
+
+/// The file behind an executable mapping, by `map_files`: it is the mapped one, whatever its path holds now.
+pub(crate) fn mapped(
+    process: &ProcessDirectory,
+    wanted: &OpenExecutable,
+) -> Result<OpenFile, OpenStatus> {
+    let name = format!(
+        "map_files/{:x}-{:x}",
+        wanted.mapping_start, wanted.mapping_end
+    );
+    // The last component is a magic link to the file itself: following it walks no path.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = openat(process, name, flags, Mode::empty());
+    match found {
+        Ok(found) => elf(&found),
+        Err(error) => Err(status(error)),
+    }
+}
+
+/// A file by the path that the kernel reported for it, below `root` (a process's, or the initial one).
+pub(crate) fn by_path(root: &impl AsFd, path: &[u8]) -> Result<OpenFile, OpenStatus> {
+    elf(&walk(root, path)?)
+}
+
+/// The initial mount namespace's root, as this process sees it.
+pub(crate) fn initial_root() -> Result<OwnedFd, OpenStatus> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open("/", flags, Mode::empty()).map_err(status)
+}
+
+/// The root directory that a process sees.
+pub(crate) fn root_of(process: &ProcessDirectory) -> Result<OwnedFd, OpenStatus> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(process, "root", flags, Mode::empty()).map_err(status)
+}
+
+/// Walks a path component by component. The kernel reports mapped files by their real paths, so no component is a
+/// symbolic link; a link found there, or a `..`, was put there by somebody else.
+fn walk(root: &impl AsFd, path: &[u8]) -> Result<OwnedFd, OpenStatus> {
+    let mut components = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty())
+        .peekable();
+    let mut directory: Option<OwnedFd> = None;
+    while let Some(component) = components.next() {
+        if component == b".." || component.contains(&0) {
+            return Err(OpenStatus::Refused);
+        }
+        let flags = if components.peek().is_some() {
+            LOOK | OFlags::DIRECTORY
+        } else {
+            LOOK
+        };
+        let at = directory.as_ref().map_or(root.as_fd(), AsFd::as_fd);
+        directory = Some(openat(at, component, flags, Mode::empty()).map_err(status)?);
+    }
+    directory.ok_or(OpenStatus::NotFound)
+}
+
+/// A separate debug file: by build ID below the debug directories, or by debug link beside the executable.
+pub(crate) fn debug_file(root: &impl AsFd, wanted: &OpenDebugFile) -> Result<OpenFile, OpenStatus> {
+    for path in debug_paths(wanted) {
+        match by_path(root, path.as_bytes()) {
+            Err(OpenStatus::NotFound) => {}
+            result => return result,
+        }
+    }
+    Err(OpenStatus::NotFound)
+}
+
+fn debug_paths(wanted: &OpenDebugFile) -> Vec<String> {
+    if let Some((first, rest)) = wanted.build_id.0.split_first() {
+        let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+        return vec![format!(
+            "{DEBUG_DIRECTORY}/.build-id/{first:02x}/{rest}.debug"
+        )];
+    }
+    let Ok(name) = std::str::from_utf8(&wanted.name.0) else {
+        return Vec::new();
+    };
+    let Ok(path) = std::str::from_utf8(&wanted.path.0) else {
+        return Vec::new();
+    };
+    if name.is_empty() || name.contains('/') || name == ".." {
+        return Vec::new();
+    }
+    // gdb's documented search order for debug links.
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    vec![
+        format!("{directory}/{name}"),
+        format!("{directory}/.debug/{name}"),
+        format!("{DEBUG_DIRECTORY}{directory}/{name}"),
+    ]
+}
+
+/// `/tmp/perf-PID.map` as the process sees it. It must belong to the process's user or root: anybody may write to
+/// `/tmp`, and whoever names a file so decides what functions are called.
+pub(crate) fn perf_map(process: &ProcessDirectory, pid: u32) -> Result<OpenFile, OpenStatus> {
+    let root = root_of(process)?;
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let tmp = openat(&root, "tmp", directory, Mode::empty()).map_err(status)?;
+    let (owner, inner_pid) = identity(process, pid)?;
+    let found =
+        openat(&tmp, format!("perf-{inner_pid}.map"), LOOK, Mode::empty()).map_err(status)?;
+    let stat = fstat(&found).map_err(status)?;
+    if stat.st_nlink != 1 || (stat.st_uid != owner && stat.st_uid != 0) {
+        return Err(OpenStatus::Refused);
+    }
+    reopen(&found, MAX_PERF_MAP_BYTES)
+}
+
+/// The process's user, and its number in its own PID namespace.
+fn identity(process: &ProcessDirectory, pid: u32) -> Result<(u32, u32), OpenStatus> {
+    let fd = openat(
+        process,
+        "status",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let mut text = [0; 4096];
+    let length = pread(fd.map_err(status)?, &mut text, 0).map_err(status)?;
+    let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    // Uid: real, effective, saved, file system. NSpid: outermost first.
+    let owner = field("Uid:").and_then(|uids| uids.split_ascii_whitespace().nth(1)?.parse().ok());
+    let inner = field("NSpid:").and_then(|pids| pids.split_ascii_whitespace().last()?.parse().ok());
+    Ok((owner.ok_or(OpenStatus::ProcessGone)?, inner.unwrap_or(pid)))
+}
+
+fn elf(found: &OwnedFd) -> Result<OpenFile, OpenStatus> {
+    let file = reopen(found, MAX_ELF_BYTES)?;
+    let mut magic = [0; 4];
+    match pread(&file.fd, &mut magic, 0) {
+        Ok(4) if magic == *b"\x7fELF" => Ok(file),
+        Ok(_) => Err(OpenStatus::Refused),
+        Err(error) => Err(status(error)),
+    }
+}
+
+/// Opens for reading what an O_PATH descriptor stands for, if it is a regular file that can't block.
+fn reopen(found: &OwnedFd, max: u64) -> Result<OpenFile, OpenStatus> {
+    let seen = fstat(found).map_err(status)?;
+    if FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile {
+        return Err(OpenStatus::Refused);
+    }
+    if seen.st_size as u64 > max {
+        return Err(OpenStatus::TooLarge);
+    }
+    if MAY_BLOCK.contains(&(fstatfs(found).map_err(status)?.f_type)) {
+        return Err(OpenStatus::Refused);
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let fd = open(path, flags, Mode::empty()).map_err(status)?;
+    let stat = fstat(&fd).map_err(status)?;
+    if (stat.st_dev, stat.st_ino) != (seen.st_dev, seen.st_ino) {
+        return Err(OpenStatus::Refused);
+    }
+    Ok(OpenFile { fd, stat })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc_proto::codec::Bytes;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> OwnedFd {
+        initial_root().expect("there is one")
+    }
+
+    #[test]
+    fn elf_files_are_opened_by_their_real_path_only() {
+        let exe = std::fs::read_link("/proc/self/exe").expect("known");
+        let path = exe.to_str().expect("plain").as_bytes();
+        assert!(by_path(&root(), path).is_ok());
+        let directory =
+            std::env::temp_dir().join(format!("leadsman-opener-{}", std::process::id()));
+        std::fs::create_dir(&directory).expect("made");
+        let link = directory.join("link");
+        symlink(&exe, &link).expect("made");
+        let linked = by_path(&root(), link.to_str().expect("plain").as_bytes());
+        assert_eq!(linked.map(|_| ()), Err(OpenStatus::Refused));
+        let text = directory.join("text");
+        std::fs::write(&text, "no ELF").expect("written");
+        let refused = by_path(&root(), text.to_str().expect("plain").as_bytes());
+        assert_eq!(refused.map(|_| ()), Err(OpenStatus::Refused));
+        std::fs::remove_dir_all(&directory).expect("removed");
+        assert_eq!(
+            by_path(&root(), b"/no/such/file").map(|_| ()),
+            Err(OpenStatus::NotFound)
+        );
+        assert_eq!(
+            by_path(&root(), b"/usr/../bin/sh").map(|_| ()),
+            Err(OpenStatus::Refused)
+        );
+        assert_eq!(
+            by_path(&root(), b"/dev/null").map(|_| ()),
+            Err(OpenStatus::Refused)
+        );
+    }
+
+    #[test]
+    fn a_process_is_its_number_and_its_start() {
+        let own = std::process::id();
+        let directory = ProcessDirectory::open(own, 0).expect("runs");
+        assert!(maps(&directory).is_ok());
+        assert_eq!(
+            ProcessDirectory::open(own, 1).map(|_| ()),
+            Err(OpenStatus::ProcessGone)
+        );
+        assert_eq!(
+            ProcessDirectory::open(u32::MAX, 0).map(|_| ()),
+            Err(OpenStatus::NotFound)
+        );
+    }
+
+    #[test]
+    fn debug_links_stay_in_their_directories() {
+        let wanted = |name: &[u8]| OpenDebugFile {
+            path: Bytes(b"/usr/bin/x".to_vec()),
+            name: Bytes(name.to_vec()),
+            ..OpenDebugFile::default()
+        };
+        assert_eq!(debug_paths(&wanted(b"x.debug")).len(), 3);
+        assert!(debug_paths(&wanted(b"../../etc/shadow")).is_empty());
+        let by_id = OpenDebugFile {
+            build_id: Bytes(vec![0xab, 0xcd]),
+            ..OpenDebugFile::default()
+        };
+        assert_eq!(debug_paths(&by_id), ["usr/lib/debug/.build-id/ab/cd.debug"]);
+    }
+}
