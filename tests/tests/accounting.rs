@@ -13,11 +13,11 @@ use leadsman_tests::workloads::Workload;
 use leadsman_tests::{Machine, http};
 use rustix::process::{Pid, Signal, kill_process};
 
-const PRODUCED: &str = "leadsman_samples_produced_total";
-const DELIVERED: &str = "leadsman_samples_delivered_total";
-const DROPPED: &str = "leadsman_samples_dropped_total";
+const PRODUCED: &str = "leadsman_edge_produced_samples_total";
+const DELIVERED: &str = "leadsman_edge_delivered_samples_total";
+const DROPPED: &str = "leadsman_edge_dropped_samples_total";
 /// Samples on their way at the moment of counting: between produced and its outcome.
-const QUEUED: &str = "leadsman_samples_queued";
+const QUEUED: &str = "leadsman_edge_queued_samples";
 
 /// Edges that some process gives an account of, with who does.
 fn edges(metrics: &Metrics) -> BTreeSet<(String, String)> {
