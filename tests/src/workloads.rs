@@ -391,7 +391,7 @@ fn compile(sources: &Path, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A started workload; the whole process group goes with the value.
+/// A started workload; the whole process group goes with the value, and with the thread that started it.
 #[derive(Debug)]
 pub struct Workload {
     child: Child,

@@ -1,6 +1,7 @@
 //! Every thread of the workloads shows exactly the stack it has: one recording of the whole machine, judged thread by thread.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use leadsman_tests::Machine;
@@ -163,14 +164,13 @@ fn other_compiled_languages() -> Result<()> {
 #[test]
 fn a_program_that_starts_during_the_recording() -> Result<()> {
     let _machine = Machine::lock()?;
-    let late = std::thread::spawn(|| {
-        std::thread::sleep(std::time::Duration::from_secs(2));
-        Workload::start("chains-O3", &["600", "plain", "realign", "dlopen"])
-    });
-    let recording = record_profile(&["-d", "5s", "-F", "499"])?;
-    let workload = late
+    let recorder = std::thread::spawn(|| record_profile(&["-d", "5s", "-F", "499"]));
+    std::thread::sleep(Duration::from_secs(2));
+    // A workload ends with the thread that started it, so it is the recording that runs beside.
+    let workload = Workload::start("chains-O3", &["600", "plain", "realign", "dlopen"])?;
+    let recording = recorder
         .join()
-        .map_err(|_panic| anyhow::anyhow!("the starting thread panicked"))??;
+        .map_err(|_panic| anyhow::anyhow!("the recording thread panicked"))??;
     let pid = i64::from(workload.id());
     let mut report = Report::default();
     for variant in VARIANTS
