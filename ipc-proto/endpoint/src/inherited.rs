@@ -55,8 +55,12 @@ impl Inherited {
     /// # Errors
     /// It was not passed.
     pub fn listener(&mut self, name: &'static str) -> Result<Listener, InheritedError> {
-        self.take(name)
-            .map(Listener::from_fd)
-            .ok_or(InheritedError::Missing(name))
+        let missing = InheritedError::Missing(name);
+        let Some(fd) = self.take(name) else {
+            return Err(missing);
+        };
+        // Whoever made it may have left it blocking; nobody here ever waits in accept.
+        rustix::io::ioctl_fionbio(&fd, true).map_err(|_no_socket| missing)?;
+        Ok(Listener::from_fd(fd))
     }
 }

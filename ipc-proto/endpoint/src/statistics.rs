@@ -44,7 +44,7 @@ pub struct Reporter {
     role: Role,
     connector: Connector<StatisticsMessage, Nothing>,
     link: Option<Link<StatisticsMessage, Nothing>>,
-    smaps: Option<OwnedFd>,
+    cost: OwnCost,
     next: u64,
 }
 
@@ -59,12 +59,7 @@ impl Reporter {
             role: own,
             connector: Connector::new(directory, "statistics.sock", own, Role::Viewer, &peers),
             link: None,
-            smaps: open(
-                "/proc/self/smaps_rollup",
-                OFlags::RDONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .ok(),
+            cost: OwnCost::open(own),
             next: 0,
         }
     }
@@ -81,7 +76,7 @@ impl Reporter {
         if self.link.is_none() {
             self.link = self.connector.poll(now);
         }
-        metrics.extend(self.own_cost());
+        metrics.extend(self.cost.metrics());
         let Some(link) = &mut self.link else { return };
         metrics.truncate(MAX_METRICS);
         let message = StatisticsMessage::Statistics(Statistics {
@@ -94,8 +89,29 @@ impl Reporter {
             self.link = None;
         }
     }
+}
 
-    fn own_cost(&self) -> Vec<Metric> {
+/// What this process costs.
+#[derive(Debug)]
+pub struct OwnCost {
+    role: Role,
+    smaps: Option<OwnedFd>,
+}
+
+impl OwnCost {
+    /// Call before the lockdown: afterwards the process may not open its own `smaps_rollup`.
+    #[must_use]
+    pub fn open(role: Role) -> Self {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Self {
+            role,
+            smaps: open("/proc/self/smaps_rollup", flags, Mode::empty()).ok(),
+        }
+    }
+
+    /// CPU time and memory, now.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
         let mut metrics = vec![counter(
             "leadsman_process_cpu_seconds_total",
             "CPU time of each of Leadsman's processes.",

@@ -33,8 +33,11 @@ pub(super) fn pack(frame: &Frame) -> Packed {
         && let Cfa::Register { register, offset } = frame.cfa
         && register < 16
         && let Ok(offset) = i32::try_from(offset)
-        && let Some(rule) =
-            Rule::from_places(Kind::register(register as u8), offset, frame.slots())
+        && let Some(rule) = Rule::from_places(
+            Kind::register(register as u8),
+            offset,
+            frame.live_slots(register, offset),
+        )
     {
         return Packed {
             rule,

@@ -131,6 +131,10 @@ pub struct Frame {
     /// Bit n: the rule at position n is not of the plain kind: a callee-saved register unsaved or in a slot below
     /// the CFA, the return address at CFA - 8, rsp the CFA. Bit 8: the frame was pushed for a signal.
     irregular: u16,
+    /// The largest slot that any callee-saved register had since the function's start, or more.
+    deepest: u16,
+    /// Bit n: the register at position n was saved below the stack pointer: a leaf function's red zone.
+    in_red_zone: u8,
     /// Bit n: DWARF register n is saved where the kernel saves it in a signal frame.
     pub(super) in_sigcontext: u32,
 }
@@ -142,6 +146,8 @@ impl Frame {
         rules: [RegisterRule::Unspecified; TRACKED.len()],
         slots: 0,
         irregular: 1 << RA,
+        deepest: 0,
+        in_red_zone: 0,
         in_sigcontext: 0,
     };
 
@@ -183,12 +189,6 @@ impl Frame {
         self.irregular == 0
     }
 
-    /// See the field.
-    #[inline(always)]
-    pub(super) fn slots(&self) -> u64 {
-        self.slots
-    }
-
     /// Sets the rule of the register at a position.
     #[inline(always)]
     pub(super) fn set(&mut self, position: Position, rule: RegisterRule) {
@@ -209,8 +209,42 @@ impl Frame {
         self.irregular = self.irregular & !(1 << position) | u16::from(!plain) << position;
     }
 
+    /// The slots without those of registers that were popped already: a function's end pops what its beginning pushed,
+    /// and from then on the register holds what its slot, now below rsp, held. So both ends share their rules.
+    #[inline(always)]
+    pub(super) fn live_slots(&self, register: u16, offset: i32) -> u64 {
+        if register != u16::from(number::RSP) || offset >= 8 * i32::from(self.deepest) {
+            return self.slots;
+        }
+        self.without_popped(offset)
+    }
+
+    fn without_popped(&self, offset: i32) -> u64 {
+        let mut slots = self.slots;
+        for position in 0..CALLEE_SAVED {
+            let (shift, width, _) = slot_place(position);
+            let mask = (1 << width) - 1;
+            let slot = (self.slots >> shift & mask) as i32;
+            if 8 * slot > offset && self.in_red_zone >> position & 1 == 0 {
+                slots &= !(mask << shift);
+            }
+        }
+        slots
+    }
+
     #[inline(always)]
     fn set_slot(&mut self, position: Position, slot: u32) -> bool {
+        if slot != 0 {
+            self.deepest = self.deepest.max(slot as u16);
+            let red_zone = match self.cfa {
+                Cfa::Register { register, offset } => {
+                    register == u16::from(number::RSP) && i64::from(8 * slot) > offset
+                }
+                _ => false,
+            };
+            self.in_red_zone =
+                self.in_red_zone & !(1 << position) | u8::from(red_zone) << position;
+        }
         let (shift, width, greatest) = slot_place(position);
         let mask = (1_u64 << width) - 1;
         self.slots = self.slots & !(mask << shift) | (u64::from(slot) & mask) << shift;
@@ -272,9 +306,9 @@ mod tests {
             assert!(!frame.is_regular(), "{rule:?}");
             frame.set(2, RegisterRule::Offset(-24));
             assert!(frame.is_regular());
-            assert_eq!(frame.slots(), 3 << (SLOTS_SHIFT + SLOT_BITS));
+            assert_eq!(frame.slots, 3 << (SLOTS_SHIFT + SLOT_BITS));
         }
         frame.set(2, RegisterRule::Unspecified);
-        assert_eq!(frame.slots(), 0);
+        assert_eq!(frame.slots, 0);
     }
 }
