@@ -1,0 +1,49 @@
+//! Owns the inspection commands: the symbolizer's own code on a file that the caller names, with nothing but the
+//! caller's rights, and without those of root.
+
+mod json;
+mod symbolize;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Why an inspection did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The command line is wrong.
+    #[error(
+        "{0}; usage: leadsman symbolize --exe FILE ADDRESS..., leadsman unwind-table FILE --format json"
+    )]
+    Usage(String),
+    /// The command line is right, its file or addresses are not.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<lexopt::Error> for InspectError {
+    fn from(error: lexopt::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+/// Runs an inspection command: `symbolize` or `unwind-table` and its arguments. Exit codes: 0, 1 failed, 2 usage.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter();
+    let command = arguments.next().unwrap_or_default();
+    let result = match command.to_str() {
+        Some("symbolize") => symbolize::run(arguments),
+        _ => Err(InspectError::Usage(format!(
+            "there is no inspection {command:?}"
+        ))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("leadsman: {error}");
+            match error {
+                InspectError::Usage(_) => ExitCode::from(2),
+                InspectError::Failed(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}
