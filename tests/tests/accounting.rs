@@ -70,7 +70,7 @@ fn balanced(metrics: &Metrics) -> Result<()> {
 }
 
 fn produced_by_sampler(up: &Up) -> Result<f64> {
-    up.metrics()?.must(PRODUCED, &[("process", "sampler")])
+    up.metrics()?.must(PRODUCED, &[("process", "sampler"), ("edge", "kernel")])
 }
 
 fn resident_kibibytes(pid: u32) -> Result<u64> {
@@ -102,7 +102,7 @@ fn everything_is_accounted_for_with_the_symbolizer_stopped() -> Result<()> {
     let stopped = up.metrics();
     signal(symbolizer, Signal::CONT)?;
     let stopped = stopped?;
-    let during = stopped.must(PRODUCED, &[("process", "sampler")])?;
+    let during = stopped.must(PRODUCED, &[("process", "sampler"), ("edge", "kernel")])?;
     ensure!(
         during > produced + 1000.0,
         "the sampler waits for a symbolizer that is stopped: {produced} became {during}"
