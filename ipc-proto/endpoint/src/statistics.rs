@@ -41,7 +41,6 @@ const INTERVAL: u64 = 1_000_000_000;
 /// Sends a process's metrics about once a second.
 #[derive(Debug)]
 pub struct Reporter {
-    role: Role,
     connector: Connector<StatisticsMessage, Nothing>,
     link: Option<Link<StatisticsMessage, Nothing>>,
     cost: OwnCost,
@@ -56,7 +55,6 @@ impl Reporter {
         // Whoever collects them, the viewer or the front command, got the socket from the service manager.
         peers.insert(Role::Leadsman, 0);
         Self {
-            role: own,
             connector: Connector::new(directory, "statistics.sock", own, Role::Viewer, &peers),
             link: None,
             cost: OwnCost::open(own),
