@@ -70,7 +70,8 @@ fn balanced(metrics: &Metrics) -> Result<()> {
 }
 
 fn produced_by_sampler(up: &Up) -> Result<f64> {
-    up.metrics()?.must(PRODUCED, &[("process", "sampler"), ("edge", "kernel")])
+    up.metrics()?
+        .must(PRODUCED, &[("process", "sampler"), ("edge", "kernel")])
 }
 
 fn resident_kibibytes(pid: u32) -> Result<u64> {
