@@ -1,15 +1,18 @@
-//! How a Leadsman process becomes an end of a channel: sockets, fd passing, arguments, logs, statistics.
+//! How a Leadsman process becomes an end of a channel: sockets, fd passing, arguments, logs, statistics, rights.
 //!
 //! I/O of the protocol lives here, once for all processes; what the messages say lives in `ipc_proto`.
 #![forbid(unsafe_code)]
 
 pub mod arguments;
+pub mod confine;
 pub mod connect;
 pub mod inherited;
 pub mod link;
 pub mod listener;
+pub mod lockdown;
 pub mod logger;
 pub mod memfd;
 pub mod peers;
+pub mod rights;
 pub mod signals;
 pub mod statistics;

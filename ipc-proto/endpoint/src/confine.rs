@@ -1,0 +1,149 @@
+//! How the launcher confines a process before it becomes that process: user, capabilities, namespaces, limits. Called by
+//! a root process with one thread, which then executes the program and nothing else.
+
+use rustix::io::Errno;
+use rustix::process::{
+    Gid, Resource, Rlimit, Signal, Uid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
+use rustix::thread::{
+    self, CapabilitySet, CapabilitySets, UnshareFlags, capability_is_in_bounding_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set,
+};
+use thiserror::Error;
+
+use crate::rights::{Machine, Rights, capability_names};
+
+/// A part of the confinement that this machine did not allow; the process starts without it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Shortfall {
+    /// A container's or service manager's bounding set holds these capabilities back.
+    #[error(
+        "{} not to be had here (not in the bounding set): what needs it will fail",
+        capability_names(*.0)
+    )]
+    Capabilities(CapabilitySet),
+    /// No namespaces of its own.
+    #[error(
+        "no network namespace of its own ({0}); the seccomp filter still denies all sockets but AF_UNIX"
+    )]
+    Namespaces(Errno),
+    /// A limit stays lower than wanted.
+    #[error("resource limit {0:?} stays at {1}: CAP_SYS_RESOURCE is missing")]
+    Limit(Resource, u64),
+}
+
+/// Why the confinement failed: the program must not be started.
+#[derive(Debug, Error)]
+pub enum ConfineError {
+    /// The kernel refused a step.
+    #[error("cannot {step}: {error}; start as root")]
+    Step {
+        /// What was to be done.
+        step: &'static str,
+        /// The kernel's answer.
+        error: Errno,
+    },
+}
+
+fn step(step: &'static str) -> impl Fn(Errno) -> ConfineError {
+    move |error| ConfineError::Step { step, error }
+}
+
+/// Turns the calling root process into one with exactly the rights that `rights` state for the start, as `uid` and
+/// `gid`. When the parent ends, the process is asked to end too.
+///
+/// Open the program's file before: afterwards its directory may be out of reach. It can then be executed as
+/// `/proc/self/fd/N`.
+///
+/// # Errors
+/// The process must not go on.
+pub fn enter(
+    rights: &Rights,
+    machine: &Machine,
+    uid: u32,
+    gid: u32,
+) -> Result<Vec<Shortfall>, ConfineError> {
+    let mut shortfalls = Vec::new();
+    for (resource, limit) in rights.limits {
+        shortfalls.extend(limit_to(*resource, *limit)?);
+    }
+    shortfalls.extend(leave_namespaces().err().map(Shortfall::Namespaces));
+
+    let wanted = rights.at_start(machine);
+    let (mut reachable, mut others) = (CapabilitySet::empty(), CapabilitySet::empty());
+    for capability in CapabilitySet::all().iter() {
+        // EINVAL: newer than the kernel.
+        if capability_is_in_bounding_set(capability).unwrap_or(false) {
+            if wanted.contains(capability) {
+                reachable |= capability;
+            } else {
+                others |= capability;
+            }
+        }
+    }
+    if reachable != wanted {
+        shortfalls.push(Shortfall::Capabilities(wanted - reachable));
+    }
+    for capability in others.iter() {
+        remove_capability_from_bounding_set(capability)
+            .map_err(step("shrink the capability bounding set"))?;
+    }
+    thread::set_keep_capabilities(true).map_err(step("keep capabilities across the uid change"))?;
+    become_user(uid, gid).map_err(step("change to the process's own user"))?;
+    let sets = CapabilitySets {
+        effective: reachable,
+        permitted: reachable,
+        inheritable: reachable,
+    };
+    thread::set_capabilities(None, sets).map_err(step("set capabilities"))?;
+    for capability in reachable.iter() {
+        configure_capability_in_ambient_set(capability, true)
+            .map_err(step("hand capabilities on to the program"))?;
+    }
+    thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+    // The kernel forgets this at a change of the uid, so it comes late.
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(step("tie the process to its parent"))?;
+    Ok(shortfalls)
+}
+
+/// Changes all of the calling thread's user and group ids; supplementary groups go.
+pub(crate) fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    thread::set_thread_groups(&[])?;
+    thread::set_thread_res_gid(gid, gid, gid)?;
+    thread::set_thread_res_uid(uid, uid, uid)
+}
+
+fn limit_to(resource: Resource, limit: Option<u64>) -> Result<Option<Shortfall>, ConfineError> {
+    let wanted = Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    let Err(error) = setrlimit(resource, wanted) else {
+        return Ok(None);
+    };
+    let maximum = getrlimit(resource).maximum;
+    match maximum {
+        // Raising needs CAP_SYS_RESOURCE, which containers lack: the most that there is then.
+        Some(most) if error == Errno::PERM => {
+            let most_there_is = Rlimit {
+                current: maximum,
+                maximum,
+            };
+            setrlimit(resource, most_there_is).map_err(step("set a resource limit"))?;
+            Ok(Some(Shortfall::Limit(resource, most)))
+        }
+        _ => Err(step("set a resource limit")(error)),
+    }
+}
+
+/// Own network (without even a loopback device), System V IPC and host name.
+fn leave_namespaces() -> Result<(), Errno> {
+    let flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    #[expect(
+        deprecated,
+        reason = "deprecated for UnshareFlags::FILES alone, which could take descriptors away from threads"
+    )]
+    thread::unshare(flags)
+}

@@ -1,0 +1,247 @@
+//! How a process gives up what it does not need any more: called once, by a process with one thread, when everything is
+//! open and before the first byte of somebody else is read. It never asks for a right; it refuses to go on with too many.
+
+mod seccomp;
+mod self_check;
+
+use std::path::PathBuf;
+
+use ipc_proto::hello::Role;
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::{process, thread};
+use thiserror::Error;
+
+use crate::rights::syscalls::Group;
+use crate::rights::{self, Files, Machine, Rights, capability_names};
+use self_check::{State, Status};
+
+/// What a process may still open by path; nothing else, whatever its filter permits.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Directories for reading.
+    pub read: Vec<PathBuf>,
+    /// Directories for reading and writing.
+    pub write: Vec<PathBuf>,
+}
+
+/// Why the process can't be locked down: it must not go on.
+#[derive(Debug, Error)]
+pub enum LockdownError {
+    /// It was started with more than its rights.
+    #[error(
+        "started with {what}, which {role} must not have: start it by `leadsman up` or its systemd unit"
+    )]
+    TooMuchPrivilege {
+        /// Which role.
+        role: &'static str,
+        /// What is too much.
+        what: String,
+    },
+    /// Threads that run already would keep their rights.
+    #[error("{0} threads run before the lockdown, one is allowed")]
+    Threads(u64),
+    /// The plan opens more than the role's rights.
+    #[error("{role} may not open {path} after its lockdown")]
+    Plan {
+        /// Which role.
+        role: &'static str,
+        /// What it wanted.
+        path: PathBuf,
+    },
+    /// The kernel refused a step.
+    #[error("cannot {step}: {error}")]
+    Step {
+        /// What was to be done.
+        step: &'static str,
+        /// The kernel's answer.
+        error: Errno,
+    },
+    /// Landlock failed, beyond being absent.
+    #[cfg(feature = "landlock")]
+    #[error("Landlock: {0}")]
+    Landlock(#[from] landlock::RulesetError),
+    /// The program was built without Landlock, but goes on opening paths.
+    #[error("built without Landlock: enable the feature `landlock` of ipc-endpoint")]
+    BuiltWithoutLandlock,
+    /// The seccomp filter was not made or not taken.
+    #[error("seccomp filter: {0}")]
+    Seccomp(seccompiler::Error),
+    /// The process still has what it gave up.
+    #[error("after the lockdown the process still has {0}")]
+    StillHas(String),
+    /// `/proc/self/status` can't be read.
+    #[error("cannot read /proc/self/status: {0}")]
+    Status(Errno),
+}
+
+/// Gives up everything that `role` does not need any more, and checks that it is gone.
+///
+/// # Errors
+/// The process has or keeps more than its rights; it must end.
+pub fn enter(role: Role, plan: &Plan) -> Result<(), LockdownError> {
+    let Some(rights) = rights::of(role) else {
+        return Ok(());
+    };
+    let machine = Machine::read();
+    // Opened now: afterwards there may be no path to it.
+    let status = Status::open()?;
+    let before = status.read()?;
+    check_start(rights, &machine, &before)?;
+    check_plan(rights, plan)?;
+
+    let kept = rights.after_lockdown(&machine) & before.permitted;
+    for (resource, limit) in rights.limits {
+        if let Some(limit) = limit {
+            lower(*resource, *limit)?;
+        }
+    }
+    drop_privileges(kept)?;
+    match rights.files {
+        // No system call reaches a path; and Landlock would deny the opener what its capabilities are for.
+        Files::None | Files::ReadAnything => {}
+        Files::ReadDirectory | Files::WriteDirectory => restrict_files(plan)?,
+    }
+    let after = finish(&status, rights.groups, kept)?;
+    log::info!(
+        "locked down: uid {}, capabilities {}, seccomp on",
+        after.uids.first().copied().unwrap_or_default(),
+        capability_names(after.effective),
+    );
+    Ok(())
+}
+
+/// For commands that parse files named by their user, and print: the process can then only read what is open and what
+/// lies in the plan's directories. A root process becomes nobody.
+///
+/// # Errors
+/// The process keeps more than that; it must end.
+pub fn parse_only(plan: &Plan) -> Result<(), LockdownError> {
+    const NOBODY: u32 = 65_534;
+    let mut groups: Vec<&Group> = vec![
+        &rights::syscalls::MEMORY,
+        &rights::syscalls::RUNTIME,
+        &rights::syscalls::THREADS,
+        &rights::syscalls::DESCRIPTORS,
+    ];
+    if !plan.read.is_empty() {
+        groups.push(&rights::syscalls::READ_FILES);
+    }
+    let status = Status::open()?;
+    let before = status.read()?;
+    if before.threads != 1 {
+        return Err(LockdownError::Threads(before.threads));
+    }
+    if before.uids.contains(&0) {
+        crate::confine::become_user(NOBODY, NOBODY).map_err(step("become nobody"))?;
+    }
+    drop_privileges(CapabilitySet::empty())?;
+    if !plan.read.is_empty() {
+        restrict_files(plan)?;
+    }
+    finish(&status, &groups, CapabilitySet::empty()).map(|_state| ())
+}
+
+/// The last steps: the filter, and a look at what is left.
+fn finish(status: &Status, groups: &[&Group], kept: CapabilitySet) -> Result<State, LockdownError> {
+    seccomp::install(groups).map_err(LockdownError::Seccomp)?;
+    let after = status.read()?;
+    let excess = after.excess(kept);
+    if excess.is_empty() {
+        Ok(after)
+    } else {
+        Err(LockdownError::StillHas(excess.join(", ")))
+    }
+}
+
+fn check_start(rights: &Rights, machine: &Machine, before: &State) -> Result<(), LockdownError> {
+    if before.threads != 1 {
+        return Err(LockdownError::Threads(before.threads));
+    }
+    let too_much = |what| LockdownError::TooMuchPrivilege {
+        role: rights.role.name(),
+        what,
+    };
+    if before.uids.contains(&0) {
+        return Err(too_much("uid 0".to_owned()));
+    }
+    let excess = (before.permitted | before.effective) - rights.at_start(machine);
+    if excess.is_empty() {
+        Ok(())
+    } else {
+        Err(too_much(capability_names(excess)))
+    }
+}
+
+fn check_plan(rights: &Rights, plan: &Plan) -> Result<(), LockdownError> {
+    let refused = match rights.files {
+        Files::None | Files::ReadAnything => plan.read.iter().chain(&plan.write).next(),
+        Files::ReadDirectory => plan.write.first(),
+        Files::WriteDirectory => None,
+    };
+    match refused {
+        Some(path) => Err(LockdownError::Plan {
+            role: rights.role.name(),
+            path: path.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn step(step: &'static str) -> impl Fn(Errno) -> LockdownError {
+    move |error| LockdownError::Step { step, error }
+}
+
+/// Lowers a limit for good; one that is lower already stays.
+fn lower(resource: Resource, limit: u64) -> Result<(), LockdownError> {
+    let maximum = getrlimit(resource).maximum;
+    let limit = Some(maximum.map_or(limit, |maximum| maximum.min(limit)));
+    let limit = Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    setrlimit(resource, limit).map_err(step("lower a resource limit"))
+}
+
+fn drop_privileges(kept: CapabilitySet) -> Result<(), LockdownError> {
+    thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+    thread::clear_ambient_capability_set().map_err(step("clear the ambient capabilities"))?;
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    thread::set_capabilities(None, sets).map_err(step("drop capabilities"))?;
+    process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(step("forbid others to trace this process"))
+}
+
+/// Denies all paths but the plan's. A kernel without Landlock denies nothing: file modes and the filter remain.
+#[cfg(feature = "landlock")]
+fn restrict_files(plan: &Plan) -> Result<(), LockdownError> {
+    use landlock::{
+        ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
+        Scope, path_beneath_rules,
+    };
+    // Later versions also restrict connecting to sockets by path, which every process must do again after a restart
+    // of its peer.
+    const NEWEST: ABI = ABI::V6;
+    let status = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?
+        .add_rules(path_beneath_rules(&plan.read, AccessFs::from_read(NEWEST)))?
+        .add_rules(path_beneath_rules(&plan.write, AccessFs::from_all(NEWEST)))?
+        .restrict_self()?;
+    if status.ruleset == RulesetStatus::NotEnforced {
+        log::info!("this kernel has no Landlock: file modes alone keep paths closed");
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "landlock"))]
+fn restrict_files(_plan: &Plan) -> Result<(), LockdownError> {
+    Err(LockdownError::BuiltWithoutLandlock)
+}
