@@ -5,11 +5,22 @@
 #![forbid(unsafe_code)]
 
 pub mod builder;
+pub mod folded;
+pub mod frames;
 pub mod proto;
 mod reader;
+pub mod speedscope;
+mod summary;
+pub mod svg;
+pub mod text;
+mod tree;
+mod units;
 mod writer;
 
 pub use builder::{Builder, FunctionId, Labels, Line, LocationId, Mapping, MappingId, Meta};
+pub use frames::Frames;
 pub use proto::Profile;
 pub use reader::{Limits, ReadError, read, read_within};
+pub use summary::{FunctionValue, NamedProcesses, ProcessValue, Summary};
+pub use tree::{Grouping, Node, NodeName, Tree};
 pub use writer::{encode, write_gzip, write_gzip_to};
