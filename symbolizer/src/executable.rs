@@ -313,7 +313,8 @@ impl Executable {
             let mut name = frame.function.as_ref().map(|name| name.text.clone());
             // What the linker called the function says more than a plain name: arguments, clones.
             if outermost && !frame.function.as_ref().is_some_and(|name| name.linkage) {
-                name = self.symbol_name(address, frame.start)?.or(name);
+                let start = frame.start.unwrap_or(address);
+                name = self.symbol_name(start, frame.start)?.or(name);
             }
             let name = name.as_deref().unwrap_or(UNNAMED);
             let place = (frame.file.as_deref(), frame.line.unwrap_or(0));

@@ -30,6 +30,9 @@ const LOAD_NAMES_BELOW: u64 = 256 << 10;
 /// Symbols before an address that are asked whether they cover it: functions nest one or two deep.
 const MAX_NESTED: usize = 64;
 
+/// Bytes between functions are padding if they are fewer: functions are aligned to a cache line at most.
+const MAX_PADDING: u64 = 64;
+
 const STT_NOTYPE: u8 = 0;
 const STT_FUNC: u8 = 2;
 const STT_GNU_IFUNC: u8 = 10;
@@ -195,8 +198,8 @@ impl SymbolTable {
         Ok(found.into_iter().map(|(row, _)| row).collect())
     }
 
-    /// The function that covers an address: the innermost one whose size says so, else one of unknown size right
-    /// before it.
+    /// The function that covers an address: the innermost one whose size says so, else one right before it that is of
+    /// unknown size or whose padding this is.
     #[must_use]
     pub fn find(&self, address: u64) -> Option<Symbol> {
         let end = self.rows.partition_point(|row| row.start <= address);
@@ -214,7 +217,11 @@ impl SymbolTable {
             return Some(symbol(row));
         }
         let nearest = before.last()?;
-        (nearest.size == 0).then(|| symbol(nearest))
+        let padded_end = self.rows.get(end).is_some_and(|next| {
+            let nearest_end = nearest.start.saturating_add(nearest.size.into());
+            next.start.saturating_sub(nearest_end) < MAX_PADDING
+        });
+        (nearest.size == 0 || padded_end).then(|| symbol(nearest))
     }
 
     /// The symbol's name as the file has it.
@@ -259,16 +266,24 @@ mod tests {
 
     #[test]
     fn sizes_decide_what_covers_an_address() {
-        let table = table(&[(100, 50), (120, 10), (200, 0), (300, 10)]);
+        let table = table(&[
+            (100, 50),
+            (120, 10),
+            (200, 0),
+            (300, 10),
+            (320, 8),
+            (900, 1),
+        ]);
         let found = |address| table.find(address).map(|symbol| symbol.start);
         assert_eq!(found(99), None);
         assert_eq!(found(119), Some(100));
         assert_eq!(found(120), Some(120));
         assert_eq!(found(130), Some(100), "behind the nested one");
-        assert_eq!(found(150), None);
+        assert_eq!(found(150), Some(120), "padding");
         assert_eq!(found(250), Some(200), "of unknown size");
         assert_eq!(found(309), Some(300));
-        assert_eq!(found(310), None);
+        assert_eq!(found(310), Some(300), "padding");
+        assert_eq!(found(328), None, "too far from the next one for padding");
     }
 
     #[test]

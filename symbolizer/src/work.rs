@@ -44,6 +44,17 @@ impl Work {
         }
     }
 
+    /// Takes what an entry with so many attributes costs, whether they take bytes or not. Compilers write up to thirty;
+    /// far more are written to hurt, and cost more.
+    #[inline]
+    pub fn spend_entry(&self, attributes: usize) -> Result<(), Reason> {
+        let attributes = attributes as u64;
+        self.spend(match attributes {
+            0..=64 => attributes,
+            _ => attributes.saturating_mul(32),
+        })
+    }
+
     /// Grants the whole amount again: a new window began.
     pub fn renew(&self) {
         self.left.set(WORK_PER_WINDOW);

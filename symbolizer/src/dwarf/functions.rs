@@ -29,6 +29,8 @@ pub(super) struct Function {
     /// ELF address of the range's first byte.
     pub begin: u64,
     end: u64,
+    /// Where the function's first range begins: its entry point.
+    pub start: u64,
     /// Its entry, counted from the unit's first byte.
     pub entry: u32,
     /// Behind the last entry below it.
@@ -139,7 +141,7 @@ impl<'a> Walk<'a> {
             };
             let attributes = abbreviation.attributes();
             // An entry of one byte may have any number of attributes without bytes.
-            self.work.spend(attributes.len() as u64)?;
+            self.work.spend_entry(attributes.len())?;
             if abbreviation.tag() != constants::DW_TAG_subprogram {
                 entries.skip_attributes(attributes)?;
                 continue;
@@ -159,11 +161,13 @@ impl<'a> Walk<'a> {
             let next = u32::try_from(entries.next_offset().0)
                 .map_err(|_error| Reason::DebuginfoTooLarge)?;
             let ranges = &mut self.ranges;
+            let mut start = None;
             let read = pc.ranges(self.unit, self.sections, self.work, |begin, end| {
                 if begin != 0 && ranges.len() < MAX_RANGES {
                     ranges.push(Function {
                         begin,
                         end,
+                        start: *start.get_or_insert(begin),
                         entry,
                         entry_end: next,
                     });

@@ -108,7 +108,7 @@ fn walk(
             continue;
         };
         let attributes = abbreviation.attributes();
-        work.spend(attributes.len() as u64)?;
+        work.spend_entry(attributes.len())?;
         if depth > 0 && abbreviation.tag() == constants::DW_TAG_subprogram && nested.is_none() {
             nested = Some(depth);
         }

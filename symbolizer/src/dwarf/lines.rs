@@ -237,6 +237,10 @@ impl Lines {
             if path.starts_with(b"/") {
                 break;
             }
+            // Go's linker names files that are nowhere, and says that they are here.
+            if above == b"." {
+                continue;
+            }
             let mut joined = above;
             if !joined.is_empty() && !joined.ends_with(b"/") {
                 joined.push(b'/');

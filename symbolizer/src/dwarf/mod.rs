@@ -42,7 +42,7 @@ const MAX_INLINED: usize = 255;
 pub struct DwarfFrame {
     /// The function's name as the linker saw it, else its plain name; `None` when debuginfo has none.
     pub function: Option<DwarfName>,
-    /// ELF address where the function starts; for the outermost frame only.
+    /// ELF address where the function (or the inlined call's range) starts; none where only a line is known.
     pub start: Option<u64>,
     /// Source file.
     pub file: Option<String>,
@@ -179,7 +179,7 @@ impl Dwarf {
                 std::mem::replace(&mut line, call_line),
             ));
         }
-        frames.push((function.entry, function.begin, file_name, line));
+        frames.push((function.entry, function.start, file_name, line));
         frames
             .into_iter()
             .map(|(entry, start, file, line)| {
