@@ -95,6 +95,8 @@ impl EventLoop {
     /// Runs until the process is asked to end, or must start anew.
     pub(crate) fn run(&mut self) -> Result<Ended, Errno> {
         let mut last_tick = 0;
+        // Whoever waits for the first sample learns now that the timers run.
+        self.report(monotonic(), false);
         loop {
             self.wait()?;
             let terminated = self.termination.asked();

@@ -24,9 +24,9 @@ use std::process::ExitCode;
 
 use ipc_endpoint::connect::Connector;
 use ipc_endpoint::inherited::Inherited;
-use ipc_endpoint::logger;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
+use ipc_endpoint::{lockdown, logger};
 use ipc_proto::codec::Bytes;
 use ipc_proto::hello::Role;
 use ipc_proto::sample::Start;
@@ -158,6 +158,7 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         },
         kernel: [0; COUNTERS as usize],
     };
+    lockdown::enter(Role::Sampler, &lockdown::Plan::default())?;
     log::info!(
         "sampling {} CPUs at {} Hz",
         event_loop.cpus.attached.len(),
