@@ -217,11 +217,13 @@ impl SymbolTable {
             return Some(symbol(row));
         }
         let nearest = before.last()?;
-        let padded_end = self.rows.get(end).is_some_and(|next| {
-            let nearest_end = nearest.start.saturating_add(nearest.size.into());
-            next.start.saturating_sub(nearest_end) < MAX_PADDING
-        });
-        (nearest.size == 0 || padded_end).then(|| symbol(nearest))
+        if nearest.size == 0 {
+            return Some(symbol(nearest));
+        }
+        let end_of = |row: &Row| row.start.saturating_add(row.size.into());
+        let last = before.iter().rev().take(MAX_NESTED).max_by_key(|row| end_of(row))?;
+        let padding = self.rows.get(end)?.start.saturating_sub(end_of(last));
+        (padding < MAX_PADDING).then(|| symbol(last))
     }
 
     /// The symbol's name as the file has it.
@@ -279,7 +281,7 @@ mod tests {
         assert_eq!(found(119), Some(100));
         assert_eq!(found(120), Some(120));
         assert_eq!(found(130), Some(100), "behind the nested one");
-        assert_eq!(found(150), Some(120), "padding");
+        assert_eq!(found(150), Some(100), "padding");
         assert_eq!(found(250), Some(200), "of unknown size");
         assert_eq!(found(309), Some(300));
         assert_eq!(found(310), Some(300), "padding");
