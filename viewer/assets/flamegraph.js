@@ -124,6 +124,18 @@ function hash(text) {
   return value >>> 0;
 }
 
+/// A name without type and call parameters: what stands in brackets that closes again is left out.
+function plain(name) {
+  let text = "", open = 0;
+  for (const character of name.replace("(anonymous namespace)", "anonymous")) {
+    if (character === "<" || character === "(") open++;
+    if (!open) text += character;
+    if ((character === ">" || character === ")") && open) open--;
+  }
+  text = text.replace(/ (const|volatile)?\s*&?&?$/, "").replace(/:::+/g, "::").replace(/^::|::$/g, "").trim();
+  return open || !/\w/.test(text) ? name : text;
+}
+
 /// The colours of frames in the theme in force.
 export class Palette {
   constructor() { this.read(); }
@@ -146,6 +158,7 @@ export class Palette {
     this.bar = value("--bar");
     this.kernelBar = value("--bar-kernel");
     this.match = value("--match");
+    this.matchInk = value("--match-ink");
     this.known = new Map();
   }
 
@@ -299,14 +312,15 @@ export class FlameGraph {
       const frame = tree.frames[tree.frame[node]];
       const matched = this.matches && this.matches.has(tree.frame[node]);
       const above = tree.depth[node] < zoomDepth;
-      context.globalAlpha = this.matches && !matched ? 0.28 : above ? 0.55 : 1;
+      context.globalAlpha = this.matches && !matched ? 0.25 : above ? 0.4 : 1;
       context.fillStyle = kind === 0 ? this.palette.sunk : matched ? this.palette.match : this.palette.frame(frame);
       const gap = width > 3 ? 1 : 0;
       context.fillRect(x, y, width - gap, ROW - 1);
       if (kind === STOPPED && width > 6) this.hatch(x, y, width - gap);
-      if (width > 22) {
-        context.fillStyle = kind === 0 ? this.palette.text : matched ? "#ffffff" : this.palette.ink;
-        if (this.matches && !matched) context.globalAlpha = 0.6;
+      if (width > 30) {
+        const onPaper = kind === 0 || above || (this.matches && !matched);
+        context.fillStyle = matched ? this.palette.matchInk : onPaper ? this.palette.text : this.palette.ink;
+        if (onPaper && !matched) context.globalAlpha = 0.75;
         const label = this.fit(frame[0], width - 10);
         if (label) context.fillText(label, x + 5, y + ROW / 2);
       }
@@ -350,23 +364,24 @@ export class FlameGraph {
     return width;
   }
 
-  /// As much of a name as fits: whole, then without type parameters, then without outer namespaces, then its beginning.
+  /// As much of a name as fits: whole, then without parameters, then without outer namespaces, then its beginning.
   fit(name, width) {
     if (name.length > 400) name = name.slice(0, 400) + "…";
     if (this.measure(name) <= width) return name;
-    let short = name;
-    for (let before = ""; before !== short;) { before = short; short = short.replace(/<[^<>]{2,}>/g, "<>"); }
+    const short = plain(name);
     if (this.measure(short) <= width) return short;
-    for (let at = short.indexOf("::"); at > 0; at = short.indexOf("::")) {
-      short = short.slice(at + 2);
-      if (this.measure("…" + short) <= width) return "…" + short;
+    const parts = short.split("::");
+    for (let from = 1; from < parts.length; from++) {
+      const tail = "…" + parts.slice(from).join("::");
+      if (this.measure(tail) <= width) return tail;
     }
-    let low = 0, high = short.length;
+    const last = parts[parts.length - 1];
+    let low = 0, high = last.length;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
-      if (this.measure(short.slice(0, middle) + "…") <= width) low = middle; else high = middle - 1;
+      if (this.measure(last.slice(0, middle) + "…") <= width) low = middle; else high = middle - 1;
     }
-    return low > 1 ? short.slice(0, low) + "…" : "";
+    return low > 2 ? last.slice(0, low) + "…" : "";
   }
 
   at(event) {

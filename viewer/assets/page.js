@@ -41,6 +41,8 @@ function seconds(value) {
   return (value >= 10 || Number.isInteger(value) ? Math.round(value) : value < 0.1 ? value.toFixed(3) : value.toFixed(2)) + " s";
 }
 
+function sentence(text) { return text ? text[0].toUpperCase() + text.slice(1) + "." : ""; }
+
 async function ask(path) {
   const answer = await fetch(path, { headers: { Accept: "application/json" } });
   if (!answer.ok) throw new Error((await answer.text()).trim() || `${path}: ${answer.status}`);
@@ -389,9 +391,10 @@ function showTop() {
   let rows = tree.functions(graph.zoomed);
   if (matches) rows = rows.filter((row) => matches.frames.has(row.frame));
   rows.sort((a, b) => b[sort] - a[sort] || b.weight - a.weight);
+  const most = rows.reduce((least, row) => Math.max(least, row[sort]), 1);
   const cell = (samples) => {
     const bar = element("i");
-    bar.style.width = 0.9 * percent(samples, whole) + "%";
+    bar.style.width = 46 * Math.min(1, samples / most) + "px";
     return element("td", { className: "number", title: number(samples) + " samples" }, bar, element("span", { textContent: percent(samples, whole) + " %" }));
   };
   $("top").querySelector("tbody").replaceChildren(...rows.slice(0, MOST_ROWS).map((row) => {
@@ -418,7 +421,7 @@ function showEmpty() {
   back.hidden = true;
   if (!status.windows) {
     title.textContent = "Waiting for the first window";
-    text.textContent = status.waiting_for || `Samples are being taken; a window is written every ${seconds(status.window_millis / 1000)}.`;
+    text.textContent = sentence(status.waiting_for) || `Samples are being taken; a window is written every ${seconds(status.window_millis / 1000)}.`;
   } else if (chosen.process) {
     title.textContent = `No samples of ${chosen.process.replace(/^(comm|pid):/, (label) => label === "pid:" ? "process " : "")}`;
     text.textContent = "It did not run on a CPU in these windows, or has ended.";
@@ -428,7 +431,7 @@ function showEmpty() {
     text.textContent = "The store gives up its oldest windows. Follow the latest ones to see the machine now.";
   } else {
     title.textContent = "No samples in these windows";
-    text.textContent = status.ready ? "Every CPU was idle when its timer fired." : status.waiting_for || "";
+    text.textContent = status.ready ? "Every CPU was idle when its timer fired." : sentence(status.waiting_for);
   }
 }
 

@@ -119,7 +119,7 @@ export class Timeline {
       const inside = index >= first && index <= last;
       const full = (height - 6) * Timeline.busy(window) / most;
       const kernel = window.summary ? full * window.summary.kernel / Math.max(1, window.summary.samples) : 0;
-      context.globalAlpha = inside || index === this.hovered ? 1 : 0.5;
+      context.globalAlpha = inside || index === this.hovered ? 1 : 0.62;
       context.fillStyle = palette.kind(4);
       context.fillRect(x, height - full, bar, full - kernel);
       context.fillStyle = palette.kind(3);
