@@ -5,7 +5,10 @@ mod json;
 mod symbolize;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use ipc_endpoint::lockdown::{self, Plan};
 
 /// Why an inspection did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,17 @@ impl From<lexopt::Error> for InspectError {
     fn from(error: lexopt::Error) -> Self {
         Self::Usage(error.to_string())
     }
+}
+
+/// Gives up all rights but that of reading what is open and what lies in these directories. Called before the first
+/// foreign byte is looked at.
+fn lock_down(read: Vec<PathBuf>) -> Result<(), InspectError> {
+    let plan = Plan {
+        read,
+        write: Vec::new(),
+    };
+    lockdown::parse_only(&plan)
+        .map_err(|error| InspectError::Failed(format!("cannot give up rights: {error}")))
 }
 
 /// Runs an inspection command: `symbolize` or `unwind-table` and its arguments. Exit codes: 0, 1 failed, 2 usage.

@@ -50,7 +50,7 @@ reasons! {
         "if it repeats, look at the drops of the sampler: mapping records were lost";
     /// The first bytes are not those of an ELF file.
     NotElf = 2, "not_elf",
-        "the mapped file is no ELF file",
+        "this is no ELF file",
         "nothing to do unless it is generated code: then let the runtime write a perf map";
     /// ELF, but of a class, byte order or version that is not read here.
     UnsupportedElf = 3, "unsupported_elf",

@@ -389,3 +389,46 @@ fn a_stripped_file_and_its_debug_file() {
         assert!(compare_with(&program, &program, &mut symbolizer, 0) > 100);
     }
 }
+
+#[test]
+fn c_compressed_with_zstd() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let program = build(directory.path(), "gcc", "program.c", &[]);
+    let packed = directory.path().join("packed");
+    run(Command::new("objcopy")
+        .arg("--compress-debug-sections=zstd")
+        .args([&program, &packed]));
+    assert!(compare_with(&packed, &program, &mut symbolizer(&packed), 0) > 100);
+}
+
+/// The recipe of the GDB manual, "MiniDebugInfo".
+#[test]
+fn symbols_left_in_gnu_debugdata() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let program = build(directory.path(), "gcc", "program.c", &[]);
+    let path = |name: &str| directory.path().join(name);
+    run(Command::new("objcopy")
+        .args([
+            "--only-keep-debug",
+            "--strip-debug",
+            "--remove-section=.comment",
+        ])
+        .args([&program, &path("mini")]));
+    run(Command::new("xz").arg("--keep").arg(path("mini")));
+    run(Command::new("objcopy")
+        .arg("--strip-all")
+        .arg(format!(
+            "--add-section=.gnu_debugdata={}",
+            path("mini.xz").display()
+        ))
+        .args([&program, &path("stripped")]));
+    let mut symbolizer = symbolizer(&path("stripped"));
+    for address in function_addresses(&program, &["exported", "compare"]) {
+        let (frames, reason) = ours(&mut symbolizer, address);
+        assert_eq!(reason, None, "{address:#x}");
+        assert!(
+            matches!(&*frames[0], "exported ??:?" | "compare ??:?"),
+            "{frames:?}"
+        );
+    }
+}

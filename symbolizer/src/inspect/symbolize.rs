@@ -75,11 +75,13 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Inspe
     let failed =
         |what: &dyn std::fmt::Display| InspectError::Failed(format!("{}: {what}", path.display()));
     let file = open(path).map_err(|error| failed(&error))?;
+    let directories = Directories::beside(path);
+    super::lock_down(directories.existing())?;
     let mut symbolizer = Symbolizer::default();
     symbolizer
         .add_executable(KEY, file)
         .map_err(|reason| failed(&reason.explanation()))?;
-    attach_debug_file(&mut symbolizer, path);
+    attach_debug_file(&mut symbolizer, &directories);
 
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for address in request.addresses {
@@ -106,9 +108,9 @@ fn open(path: &Path) -> std::io::Result<File> {
         .open(path)
 }
 
-fn attach_debug_file(symbolizer: &mut Symbolizer, executable: &Path) {
+fn attach_debug_file(symbolizer: &mut Symbolizer, directories: &Directories) {
     for wanted in symbolizer.debug_files_wanted(KEY) {
-        for path in candidates(&wanted, executable) {
+        for path in directories.candidates(&wanted) {
             let Ok(file) = open(&path) else {
                 continue;
             };
@@ -120,29 +122,50 @@ fn attach_debug_file(symbolizer: &mut Symbolizer, executable: &Path) {
     symbolizer.no_debug_file(KEY);
 }
 
-/// Where a debug file may be (GDB manual, "Debugging Information in Separate Files").
-fn candidates(wanted: &DebugFileWanted, executable: &Path) -> Vec<PathBuf> {
-    match wanted {
-        DebugFileWanted::ByBuildId(_) => wanted
-            .build_id_path()
-            .map(|path| Path::new(DEBUG_DIRECTORY).join(path))
+/// Where debug files may be (GDB manual, "Debugging Information in Separate Files").
+struct Directories {
+    /// Without symbolic links.
+    executable: PathBuf,
+    /// The executable's own.
+    own: PathBuf,
+}
+
+impl Directories {
+    fn beside(executable: &Path) -> Self {
+        let executable = executable
+            .canonicalize()
+            .unwrap_or_else(|_error| executable.to_owned());
+        let own = executable.parent().unwrap_or(Path::new("/")).to_owned();
+        Self { executable, own }
+    }
+
+    fn existing(&self) -> Vec<PathBuf> {
+        let directories = [self.own.clone(), PathBuf::from(DEBUG_DIRECTORY)];
+        directories
             .into_iter()
-            .collect(),
-        DebugFileWanted::ByName { name, .. } => {
-            let executable = executable
-                .canonicalize()
-                .unwrap_or_else(|_error| executable.to_owned());
-            let directory = executable.parent().unwrap_or(Path::new("/"));
-            let below = directory.strip_prefix("/").unwrap_or(directory);
-            vec![
-                directory.join(name),
-                directory.join(".debug").join(name),
-                Path::new(DEBUG_DIRECTORY).join(below).join(name),
-            ]
-            .into_iter()
-            // A debug link that names the file itself leads nowhere.
-            .filter(|path| *path != executable)
+            .filter(|path| path.is_dir())
             .collect()
+    }
+
+    fn candidates(&self, wanted: &DebugFileWanted) -> Vec<PathBuf> {
+        let debug = Path::new(DEBUG_DIRECTORY);
+        match wanted {
+            DebugFileWanted::ByBuildId(_) => wanted
+                .build_id_path()
+                .map(|path| debug.join(path))
+                .into_iter()
+                .collect(),
+            DebugFileWanted::ByName { name, .. } => {
+                let below = self.own.strip_prefix("/").unwrap_or(&self.own);
+                let mut paths = vec![
+                    self.own.join(name),
+                    self.own.join(".debug").join(name),
+                    debug.join(below).join(name),
+                ];
+                // A debug link that names the file itself leads nowhere.
+                paths.retain(|path| *path != self.executable);
+                paths
+            }
         }
     }
 }
