@@ -221,7 +221,11 @@ impl SymbolTable {
             return Some(symbol(nearest));
         }
         let end_of = |row: &Row| row.start.saturating_add(row.size.into());
-        let last = before.iter().rev().take(MAX_NESTED).max_by_key(|row| end_of(row))?;
+        let last = before
+            .iter()
+            .rev()
+            .take(MAX_NESTED)
+            .max_by_key(|row| end_of(row))?;
         let padding = self.rows.get(end)?.start.saturating_sub(end_of(last));
         (padding < MAX_PADDING).then(|| symbol(last))
     }
