@@ -222,6 +222,12 @@ impl<'a> Frames<'a> {
         })
     }
 
+    /// A string of the profile by its index; "" for one that is not there.
+    #[must_use]
+    pub fn text(&self, index: i64) -> &'a str {
+        text(self.profile, index)
+    }
+
     /// The remarks.
     pub fn comments(&self) -> impl Iterator<Item = &'a str> {
         let profile = self.profile;

@@ -1,12 +1,16 @@
 //! The pprof format: build a profile ([`Builder`]), write it ([`write_gzip`]), read anybody's ([`read()`]), look at its
-//! stacks ([`Frames`]) and show them otherwise ([`Tree`], [`Summary`], [`folded`], [`speedscope`], [`svg`], [`text`]).
+//! stacks ([`Frames`]) and show them otherwise ([`Tree`], [`Summary`], [`folded`], [`speedscope`], [`svg`], [`text`],
+//! [`json`]).
 //!
 //! Works on bytes and values: opens no file, knows no process and no clock.
 #![forbid(unsafe_code)]
 
 pub mod builder;
+#[cfg(test)]
+mod example;
 pub mod folded;
 pub mod frames;
+pub mod json;
 pub mod proto;
 mod reader;
 pub mod speedscope;
