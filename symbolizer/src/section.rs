@@ -118,6 +118,12 @@ impl Section {
         self.len == 0
     }
 
+    /// Whether reading it costs no system call.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.bytes.heap_bytes() > 0
+    }
+
     /// Bytes of memory this holds.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

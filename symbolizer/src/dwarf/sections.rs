@@ -17,6 +17,8 @@ use crate::section::Section;
 
 /// Sections up to this size are read at once: one read costs less than many small ones.
 const LOAD_BELOW: u64 = 256 << 10;
+/// `.debug_addr` up to this size is read at once: every range list needs all of it.
+const LOAD_ADDRESSES_BELOW: u64 = 64 << 20;
 /// Bytes of all sections of a file that had to be expanded in memory.
 const MAX_EXPANDED: usize = 384 << 20;
 
@@ -43,7 +45,11 @@ impl Sections {
         };
         let mut expanded = info.heap_bytes();
         let mut open = |name| {
-            let section = Section::open_debug(file, elf, name, LOAD_BELOW)?;
+            let load_below = match name {
+                "addr" => LOAD_ADDRESSES_BELOW,
+                _ => LOAD_BELOW,
+            };
+            let section = Section::open_debug(file, elf, name, load_below)?;
             let section = section.unwrap_or_else(Section::empty);
             expanded = expanded.saturating_add(section.heap_bytes());
             if expanded > MAX_EXPANDED {

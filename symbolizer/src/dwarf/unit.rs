@@ -28,6 +28,8 @@ const MAX_HEADER: u64 = 40;
 const ENTRY: u64 = 512;
 /// Bytes of abbreviations that are read at first.
 const ABBREVIATIONS: u64 = 8 << 10;
+/// Bytes of a range list that are read at first.
+const RANGES: u64 = 1024;
 /// What a unit's parsed abbreviations are estimated to take.
 const ABBREVIATIONS_BYTES: usize = 16 << 10;
 /// Ranges of one list.
@@ -237,8 +239,9 @@ impl Unit {
         if offset < self.entries || start >= self.place.end {
             return Err(Reason::DebuginfoDamaged);
         }
-        work.spend(ENTRY)?;
-        sections.info.parse(start, ENTRY, |bytes| {
+        let mut read = 0;
+        let result = sections.info.parse(start, ENTRY, |bytes| {
+            read = bytes.len() as u64;
             // All attributes are read before one is shown: reading may begin again with more bytes.
             let mut entries =
                 EntriesRaw::new(bytes, self.encoding, &self.abbreviations, UnitOffset(0));
@@ -251,7 +254,9 @@ impl Unit {
                 visit(attribute.name(), attribute.value());
             }
             Ok(true)
-        })
+        });
+        work.spend(read)?;
+        result
     }
 
     /// The bytes of a string attribute; `None` for what is no string or is in another file.
@@ -404,9 +409,14 @@ fn list_ranges(
         5.. if addresses > 0 => sections.addr.read(0, addresses)?,
         _ => Cow::Borrowed(&[][..]),
     };
+    if !addresses.is_empty() && !sections.addr.is_in_memory() {
+        work.spend(addresses.len() as u64)?;
+    }
     let mut found = Vec::new();
-    section.parse(list, 1024, |bytes| {
+    let mut read = 0;
+    let result = section.parse(list, RANGES, |bytes| {
         found.clear();
+        read = bytes.len() as u64;
         let lists = RangeLists::new(DebugRanges::from(bytes), DebugRngLists::from(bytes));
         let mut ranges = lists.ranges(
             RangeListsOffset(0),
@@ -422,8 +432,11 @@ fn list_ranges(
             found.push((range.begin, range.end));
         }
         Ok(())
-    })?;
+    });
     work.spend((found.len() as u64).saturating_mul(16))?;
+    // What is read at first costs about nothing; what had to be read because a list goes on and on does.
+    work.spend(read.saturating_sub(RANGES))?;
+    result?;
     for (begin, end) in found {
         if begin < end {
             visit(begin, end);
@@ -438,12 +451,13 @@ fn read_abbreviations(
     work: &Work,
 ) -> Result<Abbreviations, Reason> {
     let mut read = 0;
-    let abbreviations = sections.abbrev.parse(offset, ABBREVIATIONS, |bytes| {
+    let result = sections.abbrev.parse(offset, ABBREVIATIONS, |bytes| {
         read = bytes.len() as u64;
         DebugAbbrev::from(bytes).abbreviations(DebugAbbrevOffset(0))
-    })?;
-    work.spend(read.min(ABBREVIATIONS))?;
-    Ok(abbreviations)
+    });
+    work.spend(ABBREVIATIONS / 4)?;
+    work.spend(read.saturating_sub(ABBREVIATIONS))?;
+    result
 }
 
 /// Where a contribution to an index section starts when the unit does not say: behind the first one's header.
