@@ -1,13 +1,14 @@
-//! Accepts the sampler and the symbolizer, serves their requests in order. Decides nothing itself.
+//! Accepts the sampler and the symbolizer, moves requests to the workers and answers back. Decides nothing itself, and
+//! opens nothing itself: it is never held up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 
-use ipc_endpoint::link::{Link, LinkError, Received, Sent};
+use ipc_endpoint::link::{Link, LinkError, Received, Sent, Violation};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::peers::Peers;
 use ipc_endpoint::signals::Termination;
-use ipc_endpoint::statistics::{Reporter, counter};
+use ipc_endpoint::statistics::{Reporter, counter, gauge};
 use ipc_proto::hello::Role;
 use ipc_proto::opener::{OpenStatus, Opened, OpenerReply, OpenerRequest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,28 +16,41 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::engine::{Decision, Engine};
-use crate::files::{self, OpenFile};
-use crate::process_directory::ProcessDirectory;
+use crate::request;
+use crate::workers::{Job, Outcome, Workers};
 
 /// Links at once: the two roles, and one of each being replaced.
 const MAX_LINKS: usize = 4;
-/// Replies that may wait for a peer that does not read; then its link is closed.
-const MAX_REPLIES: usize = 256;
+/// Requests of one peer that are under way or answered but not taken; it is not heard before it takes some.
+const MAX_UNDER_WAY: usize = 128;
 const ROLES: [Role; 2] = [Role::Sampler, Role::Symbolizer];
 
 struct Client {
+    number: u64,
     link: Link<OpenerReply, OpenerRequest>,
+    /// Requests that wait for a worker or are with one.
+    under_way: usize,
     replies: VecDeque<(Opened, Option<OwnedFd>)>,
+}
+
+impl Client {
+    fn has_room(&self) -> bool {
+        self.under_way + self.replies.len() < MAX_UNDER_WAY
+    }
 }
 
 /// Everything the loop waits for and acts on.
 pub(crate) struct EventLoop {
-    pub(crate) listener: Listener,
-    pub(crate) peers: Peers,
-    pub(crate) engine: Engine,
-    pub(crate) reporter: Reporter,
-    pub(crate) termination: Termination,
+    listener: Listener,
+    peers: Peers,
+    engine: Engine,
+    workers: Workers,
+    /// Jobs that no worker has taken yet; bounded by what each client may have under way.
+    waiting: VecDeque<Job>,
+    reporter: Reporter,
+    termination: Termination,
     clients: Vec<Client>,
+    accepted: u64,
     violations: BTreeMap<&'static str, u64>,
 }
 
@@ -45,6 +59,7 @@ impl EventLoop {
     pub(crate) fn new(
         listener: Listener,
         peers: Peers,
+        workers: Workers,
         reporter: Reporter,
         termination: Termination,
     ) -> Self {
@@ -52,9 +67,12 @@ impl EventLoop {
             listener,
             peers,
             engine: Engine::new(),
+            workers,
+            waiting: VecDeque::new(),
             reporter,
             termination,
             clients: Vec::new(),
+            accepted: 0,
             violations: BTreeMap::new(),
         }
     }
@@ -69,12 +87,13 @@ impl EventLoop {
                 return Ok(());
             }
             self.accept();
-            for mut client in std::mem::take(&mut self.clients) {
-                match self.serve(&mut client, now) {
-                    Ok(()) => self.clients.push(client),
-                    Err(error) => self.note(&error),
-                }
+            self.each_client(|this, client| this.hear(client, now));
+            self.hand_out(now);
+            for outcome in self.workers.collect(now) {
+                self.on_outcome(outcome, now);
             }
+            self.hand_out(now);
+            self.each_client(|_this, client| reply(client));
             if self.reporter.is_due(now) {
                 self.report(now, false);
             }
@@ -82,25 +101,24 @@ impl EventLoop {
     }
 
     fn wait(&self) -> Result<(), Errno> {
-        let mut fds = vec![PollFd::new(&self.termination, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&self.termination, PollFlags::IN),
+            PollFd::new(&self.workers, PollFlags::IN),
+        ];
         if self.clients.len() < MAX_LINKS {
             fds.push(PollFd::new(&self.listener, PollFlags::IN));
         }
         fds.extend(self.clients.iter().map(|client| {
-            let out = if client.replies.is_empty() {
-                PollFlags::empty()
-            } else {
-                PollFlags::OUT
-            };
-            PollFd::new(&client.link, PollFlags::IN | out)
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, client.has_room());
+            flags.set(PollFlags::OUT, !client.replies.is_empty());
+            PollFd::new(&client.link, flags)
         }));
-        match poll(
-            &mut fds,
-            Some(&Timespec {
-                tv_sec: 1,
-                tv_nsec: 0,
-            }),
-        ) {
+        let second = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        match poll(&mut fds, Some(&second)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error),
         }
@@ -109,79 +127,98 @@ impl EventLoop {
     fn accept(&mut self) {
         while self.clients.len() < MAX_LINKS {
             match self.listener.accept(Role::Opener, &ROLES, &self.peers) {
-                Ok(Some(link)) => self.clients.push(Client {
-                    link,
-                    replies: VecDeque::new(),
-                }),
+                Ok(Some(link)) => {
+                    self.accepted += 1;
+                    self.clients.push(Client {
+                        number: self.accepted,
+                        link,
+                        under_way: 0,
+                        replies: VecDeque::new(),
+                    });
+                }
                 Ok(None) => return,
                 Err(error) => self.note(&error),
             }
         }
     }
 
-    fn serve(&mut self, client: &mut Client, now: u64) -> Result<(), LinkError> {
-        while client.replies.len() < MAX_REPLIES {
+    /// Does something with each client; a client with whom it fails is gone.
+    fn each_client(
+        &mut self,
+        mut act: impl FnMut(&mut Self, &mut Client) -> Result<(), LinkError>,
+    ) {
+        for mut client in std::mem::take(&mut self.clients) {
+            match act(self, &mut client) {
+                Ok(()) => self.clients.push(client),
+                Err(error) => {
+                    self.waiting.retain(|job| job.client != client.number);
+                    self.note(&error);
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, client: &mut Client, now: u64) -> Result<(), LinkError> {
+        while client.has_room() {
             let Some(Received { message, fds }) = client.link.receive()? else {
                 break;
             };
             if !fds.is_empty() {
-                return Err(ipc_endpoint::link::Violation::Descriptors(fds.len()).into());
+                return Err(Violation::Descriptors(fds.len()).into());
             }
             let Some(role) = client.link.peer() else {
                 break;
             };
             match self.engine.on_request(role, &message, now) {
                 Decision::Noted => {}
-                Decision::Forbidden => {
-                    let violation = ipc_endpoint::link::Violation::Role {
-                        role: role as u8,
-                        uid: 0,
-                    };
-                    return Err(violation.into());
+                Decision::Forbidden => return Err(Violation::Forbidden(role).into()),
+                Decision::Answer(status) => {
+                    self.engine.answered(status);
+                    client
+                        .replies
+                        .push_back((refusal(request::number(&message), status), None));
                 }
-                Decision::Answer(status) => self.answer(client, &message, Err(status)),
-                Decision::Open { by_path } => {
-                    self.answer(client, &message, open(&message, by_path))
+                Decision::Open(ways) => {
+                    client.under_way += 1;
+                    self.waiting.push_back(Job {
+                        client: client.number,
+                        request: message,
+                        ways,
+                    });
                 }
             }
-        }
-        while let Some((opened, fd)) = client.replies.front() {
-            let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
-            match client
-                .link
-                .send(&OpenerReply::Opened(opened.clone()), &fds)?
-            {
-                Sent::Done => client.replies.pop_front(),
-                Sent::WouldBlock => break,
-            };
         }
         Ok(())
     }
 
-    fn answer(
-        &mut self,
-        client: &mut Client,
-        message: &OpenerRequest,
-        result: Result<OpenFile, OpenStatus>,
-    ) {
-        let request = number(message);
-        match result {
-            Ok(file) => {
-                self.engine.answered(OpenStatus::Opened);
-                client
-                    .replies
-                    .push_back((file.describe(request), Some(file.fd)));
-            }
-            Err(status) => {
-                self.engine.answered(status);
-                let opened = Opened {
-                    request,
-                    status: status as u8,
-                    ..Opened::default()
-                };
-                client.replies.push_back((opened, None));
+    fn hand_out(&mut self, now: u64) {
+        while let Some(job) = self.waiting.pop_front() {
+            if let Err(job) = self.workers.take(job, now) {
+                self.waiting.push_front(job);
+                return;
             }
         }
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome, now: u64) {
+        let status = outcome.result.as_ref().err().copied();
+        self.engine.answered(status.unwrap_or(OpenStatus::Opened));
+        if status == Some(OpenStatus::TimedOut) {
+            self.engine.on_timeout(outcome.pid, now);
+        }
+        let number = outcome.client;
+        let Some(client) = self
+            .clients
+            .iter_mut()
+            .find(|client| client.number == number)
+        else {
+            return;
+        };
+        client.under_way = client.under_way.saturating_sub(1);
+        client.replies.push_back(match outcome.result {
+            Ok(file) => (file.describe(outcome.request), Some(file.fd)),
+            Err(status) => (refusal(outcome.request, status), None),
+        });
     }
 
     fn note(&mut self, error: &LinkError) {
@@ -196,64 +233,52 @@ impl EventLoop {
     fn report(&mut self, now: u64, last: bool) {
         let answers = self.engine.answers.iter().map(|(status, count)| {
             let help = "Requests to open files of sampled processes, by how they ended.";
+            let labels = [("status", *status)];
             counter(
                 "leadsman_opener_requests_total",
                 help,
-                &[("status", status)],
+                &labels,
                 *count as f64,
             )
         });
         let violations = self.violations.iter().map(|(cause, count)| {
+            let help = "Links closed because the peer broke the protocol, by cause.";
+            let labels = [("process", "opener"), ("edge", "opener"), ("cause", *cause)];
             counter(
                 "leadsman_link_violations_total",
-                "Links closed because the peer broke the protocol, by cause.",
-                &[("process", "opener"), ("edge", "opener"), ("cause", cause)],
+                help,
+                &labels,
                 *count as f64,
             )
         });
-        self.reporter
-            .report(now, answers.chain(violations).collect(), last);
+        let hanging = gauge(
+            "leadsman_opener_hanging_threads",
+            "Threads of the opener that a file system does not answer.",
+            &[],
+            self.workers.hanging() as f64,
+        );
+        let metrics = answers.chain(violations).chain([hanging]).collect();
+        self.reporter.report(now, metrics, last);
     }
 }
 
-fn number(request: &OpenerRequest) -> u64 {
-    match request {
-        OpenerRequest::Sampled(_) => 0,
-        OpenerRequest::OpenMaps(wanted) => wanted.request,
-        OpenerRequest::OpenExecutable(wanted) => wanted.request,
-        OpenerRequest::OpenPerfMap(wanted) => wanted.request,
-        OpenerRequest::OpenDebugFile(wanted) => wanted.request,
+fn reply(client: &mut Client) -> Result<(), LinkError> {
+    while let Some((opened, fd)) = client.replies.front() {
+        let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+        let message = OpenerReply::Opened(opened.clone());
+        match client.link.send(&message, &fds)? {
+            Sent::Done => client.replies.pop_front(),
+            Sent::WouldBlock => break,
+        };
     }
+    Ok(())
 }
 
-fn open(request: &OpenerRequest, by_path: bool) -> Result<OpenFile, OpenStatus> {
-    match request {
-        OpenerRequest::Sampled(_) => Err(OpenStatus::NotFound),
-        OpenerRequest::OpenMaps(wanted) => {
-            files::maps(&ProcessDirectory::open(wanted.pid.0, wanted.start_time)?)
-        }
-        OpenerRequest::OpenExecutable(wanted) => {
-            let mapped = ProcessDirectory::open(wanted.pid.0, wanted.start_time)
-                .and_then(|process| files::mapped(&process, wanted));
-            match mapped {
-                Err(OpenStatus::ProcessGone | OpenStatus::NotFound | OpenStatus::Denied)
-                    if by_path =>
-                {
-                    files::by_path(&files::initial_root()?, &wanted.path.0)
-                }
-                result => result,
-            }
-        }
-        OpenerRequest::OpenPerfMap(wanted) => {
-            let process = ProcessDirectory::open(wanted.pid.0, wanted.start_time)?;
-            files::perf_map(&process, wanted.pid.0)
-        }
-        OpenerRequest::OpenDebugFile(wanted) => {
-            let inside = ProcessDirectory::open(wanted.pid.0, wanted.start_time)
-                .and_then(|process| files::root_of(&process))
-                .and_then(|root| files::debug_file(&root, wanted));
-            inside.or_else(|_absent| files::debug_file(&files::initial_root()?, wanted))
-        }
+fn refusal(request: u64, status: OpenStatus) -> Opened {
+    Opened {
+        request,
+        status: status as u8,
+        ..Opened::default()
     }
 }
 

@@ -6,8 +6,8 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use ipc_proto::opener::{OpenDebugFile, OpenExecutable, OpenStatus, Opened};
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, open, openat};
-use rustix::io::pread;
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, open, openat};
+use rustix::io::{Errno, pread};
 
 use crate::process_directory::{ProcessDirectory, status};
 
@@ -15,6 +15,8 @@ use crate::process_directory::{ProcessDirectory, status};
 const MAX_ELF_BYTES: u64 = 4 << 30;
 /// Largest perf map handed out: 64 MiB.
 const MAX_PERF_MAP_BYTES: u64 = 64 << 20;
+/// Mappings looked at to find one by its address: the kernel's own default bound (vm.max_map_count).
+const MAX_MAPPINGS: usize = 65_530;
 /// Directories below which separate debug files lie by build ID.
 const DEBUG_DIRECTORY: &str = "usr/lib/debug";
 
@@ -69,17 +71,44 @@ pub(crate) fn mapped(
     process: &ProcessDirectory,
     wanted: &OpenExecutable,
 ) -> Result<OpenFile, OpenStatus> {
-    let name = format!(
-        "map_files/{:x}-{:x}",
-        wanted.mapping_start, wanted.mapping_end
-    );
+    let (start, end) = (wanted.mapping_start, wanted.mapping_end);
     // The last component is a magic link to the file itself: following it walks no path.
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let found = openat(process, name, flags, Mode::empty());
-    match found {
-        Ok(found) => elf(&found),
-        Err(error) => Err(status(error)),
+    let open = |start: u64, end: u64| {
+        openat(
+            process,
+            format!("map_files/{start:x}-{end:x}"),
+            flags,
+            Mode::empty(),
+        )
+    };
+    let found = match open(start, end) {
+        Err(Errno::NOENT) => {
+            let (start, end) = mapping_at(process, start)?;
+            open(start, end)
+        }
+        result => result,
+    };
+    elf(&found.map_err(status)?)
+}
+
+/// The mapping that holds `address` now: the kernel splits and merges mappings after it reported them.
+fn mapping_at(process: &ProcessDirectory, address: u64) -> Result<(u64, u64), OpenStatus> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(process, "map_files", flags, Mode::empty()).map_err(status)?;
+    for entry in Dir::new(directory).map_err(status)?.take(MAX_MAPPINGS) {
+        let entry = entry.map_err(status)?;
+        let range = entry.file_name().to_str().ok().and_then(|name| {
+            let (start, end) = name.split_once('-')?;
+            let number = |text| u64::from_str_radix(text, 16).ok();
+            Some((number(start)?, number(end)?))
+        });
+        match range {
+            Some((start, end)) if (start..end).contains(&address) => return Ok((start, end)),
+            _ => {}
+        }
     }
+    Err(OpenStatus::NotFound)
 }
 
 /// A file by the path that the kernel reported for it, below `root` (a process's, or the initial one).
@@ -276,7 +305,7 @@ mod tests {
         );
         assert_eq!(
             ProcessDirectory::open(u32::MAX, 0).map(|_| ()),
-            Err(OpenStatus::NotFound)
+            Err(OpenStatus::ProcessGone)
         );
     }
 

@@ -19,7 +19,10 @@ impl ProcessDirectory {
     /// Opens `/proc/PID` of the process that started at `start_time` (CLOCK_BOOTTIME nanoseconds; 0: any).
     pub(crate) fn open(pid: u32, start_time: u64) -> Result<Self, OpenStatus> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = open(format!("/proc/{pid}"), flags, Mode::empty()).map_err(status)?;
+        let fd = match open(format!("/proc/{pid}"), flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Err(OpenStatus::ProcessGone),
+            result => result.map_err(status)?,
+        };
         let directory = Self { fd };
         if start_time != 0 {
             let started = directory.start_ticks()?;

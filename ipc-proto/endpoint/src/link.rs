@@ -60,6 +60,9 @@ pub enum Violation {
         /// The uid.
         uid: u32,
     },
+    /// A message that this role may not send.
+    #[error("{} may not send that", .0.name())]
+    Forbidden(Role),
     /// A body's memfd is missing, not sealed, or of another size.
     #[error("body: {0}")]
     Body(#[from] MemfdError),
@@ -80,6 +83,7 @@ impl Violation {
             Self::Hello => "hello",
             Self::Version(_) => "version",
             Self::Role { .. } => "role",
+            Self::Forbidden(_) => "forbidden",
             Self::Body(_) => "body",
             Self::Descriptors(_) => "descriptors",
         }
@@ -218,7 +222,10 @@ impl<Out: Message, In: Message> Link<Out, In> {
                 self.sent = self.sent.wrapping_add(1);
                 Ok(Sent::Done)
             }
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => Ok(Sent::WouldBlock),
+            // TOOMANYREFS: too many descriptors of this user are in sockets, unread.
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR | Errno::TOOMANYREFS) => {
+                Ok(Sent::WouldBlock)
+            }
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Err(LinkError::Closed),
             Err(error) => Err(LinkError::Io(error)),
         }

@@ -193,7 +193,7 @@ pub static ALL: [Rights; 6] = [
         ],
         network: Network::None,
         files: Files::ReadAnything,
-        limits: FEW_DESCRIPTORS,
+        limits: MANY_DESCRIPTORS,
         groups: &[
             &syscalls::MEMORY,
             &syscalls::RUNTIME,

@@ -1,0 +1,66 @@
+//! What a request asks for, and the ways to it in the order they are tried. Runs in a worker: it may take its time.
+
+use ipc_proto::opener::{OpenExecutable, OpenStatus, OpenerRequest};
+
+use crate::engine::Ways;
+use crate::files::{self, OpenFile};
+use crate::process_directory::ProcessDirectory;
+
+/// The number to be repeated in the answer.
+pub(crate) fn number(request: &OpenerRequest) -> u64 {
+    match request {
+        OpenerRequest::Sampled(_) => 0,
+        OpenerRequest::OpenMaps(wanted) => wanted.request,
+        OpenerRequest::OpenExecutable(wanted) => wanted.request,
+        OpenerRequest::OpenPerfMap(wanted) => wanted.request,
+        OpenerRequest::OpenDebugFile(wanted) => wanted.request,
+    }
+}
+
+/// The process that a request is about.
+pub(crate) fn pid(request: &OpenerRequest) -> u32 {
+    match request {
+        OpenerRequest::Sampled(wanted) => wanted.pid.0,
+        OpenerRequest::OpenMaps(wanted) => wanted.pid.0,
+        OpenerRequest::OpenExecutable(wanted) => wanted.pid.0,
+        OpenerRequest::OpenPerfMap(wanted) => wanted.pid.0,
+        OpenerRequest::OpenDebugFile(wanted) => wanted.pid.0,
+    }
+}
+
+/// Opens what is asked for.
+pub(crate) fn open(request: &OpenerRequest, ways: Ways) -> Result<OpenFile, OpenStatus> {
+    let process = ProcessDirectory::open(pid(request), ways.start_time);
+    match request {
+        OpenerRequest::Sampled(_) => Err(OpenStatus::NotFound),
+        OpenerRequest::OpenMaps(_) => files::maps(&process?),
+        OpenerRequest::OpenExecutable(wanted) => executable(process, wanted, ways.by_path),
+        OpenerRequest::OpenPerfMap(wanted) => files::perf_map(&process?, wanted.pid.0),
+        OpenerRequest::OpenDebugFile(wanted) => process
+            .and_then(|process| files::root_of(&process))
+            .and_then(|root| files::debug_file(&root, wanted))
+            .or_else(|_absent| files::debug_file(&files::initial_root()?, wanted)),
+    }
+}
+
+/// The mapped file itself; else what its path leads to: from the process's root while it lives, then from the initial one.
+/// The asker compares device, inode or build ID: the path may hold another file by now.
+fn executable(
+    process: Result<ProcessDirectory, OpenStatus>,
+    wanted: &OpenExecutable,
+    by_path: bool,
+) -> Result<OpenFile, OpenStatus> {
+    let mapped = process
+        .as_ref()
+        .map_err(|status| *status)
+        .and_then(|process| files::mapped(process, wanted));
+    match mapped {
+        Err(OpenStatus::ProcessGone | OpenStatus::NotFound | OpenStatus::Denied) if by_path => {
+            let inside = process
+                .and_then(|process| files::root_of(&process))
+                .and_then(|root| files::by_path(&root, &wanted.path.0));
+            inside.or_else(|_absent| files::by_path(&files::initial_root()?, &wanted.path.0))
+        }
+        result => result,
+    }
+}
