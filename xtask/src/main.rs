@@ -1,0 +1,61 @@
+//! `cargo xtask`: everything about the repository that is more than one cargo command.
+//!
+//! Knows the tree, the tools and their versions; links none of Leadsman's own code.
+#![forbid(unsafe_code)]
+
+mod build_ebpf;
+mod dependencies;
+mod packages;
+mod sizes;
+mod steps;
+mod test;
+mod tool;
+mod up;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+Usage: cargo xtask TASK
+
+  up [OPTIONS]            build Leadsman and run `leadsman up`, through sudo when not root
+  test                    install what the tests need, run all checks and tests
+  build-ebpf [--check]    build ebpf/leadsman-bpf.o; --check: compare it with the committed one
+  check-dependencies      check what each process may link, and how much code there is
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let task = arguments.next().unwrap_or_default();
+    match run(&task.to_string_lossy(), arguments.collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &str, arguments: Vec<OsString>) -> Result<()> {
+    match task {
+        "up" => up::run(&arguments),
+        "test" => test::run(&arguments),
+        "build-ebpf" => build_ebpf::run(&arguments),
+        "check-dependencies" => check_dependencies(),
+        "help" | "-h" | "--help" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        "" => bail!("no task given\n{USAGE}"),
+        other => bail!("there is no task {other:?}\n{USAGE}"),
+    }
+}
+
+fn check_dependencies() -> Result<()> {
+    // Both, so that one run says everything.
+    let dependencies = dependencies::check();
+    let sizes = sizes::check();
+    dependencies.and(sizes)
+}
