@@ -30,13 +30,12 @@ use ipc_endpoint::{lockdown, logger};
 use ipc_proto::codec::Bytes;
 use ipc_proto::hello::Role;
 use ipc_proto::sample::Start;
-use leadsman_ebpf::abi::COUNTERS;
 
 use crate::bpf::load::{Loaded, Sizes, online_cpus};
 use crate::bpf::tables::Tables;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::event_loop::{Cpus, Ended, EventLoop};
+use crate::event_loop::{Cpus, Ended, EventLoop, read_counters};
 use crate::opener_link::OpenerLink;
 use crate::perf_event::PerfRing;
 use crate::symbolizer_link::SymbolizerLink;
@@ -142,6 +141,8 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         counters,
         programs,
     } = loaded;
+    // Read once now: aya looks up the number of CPUs with the first call, and remembers it.
+    let kernel = read_counters(&counters);
     let mut event_loop = EventLoop {
         records,
         rings,
@@ -156,7 +157,7 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
             attached: cpus,
             online,
         },
-        kernel: [0; COUNTERS as usize],
+        kernel,
     };
     lockdown::enter(Role::Sampler, &lockdown::Plan::default())?;
     log::info!(

@@ -6,7 +6,7 @@ use std::io;
 use aya::maps::{HashMap, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{PerfEvent, ProgramError};
-use aya::{Ebpf, EbpfError, EbpfLoader, GlobalData};
+use aya::{Ebpf, EbpfError, EbpfLoader, GlobalData, VerifierLogLevel};
 use leadsman_ebpf::abi::{BlockKey, KernelOffsets, MappingBlock, Process};
 use leadsman_ebpf::table::{Chunk, Region, RegionKey};
 use thiserror::Error;
@@ -132,6 +132,8 @@ impl Loaded {
         let offsets = offsets()?;
         let mut object = EbpfLoader::new()
             .override_global("OFFSETS", GlobalData::from(&offsets), true)
+            // The full log of a program that passes costs more than its check.
+            .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("RECORDS", sizes.ring_bytes)
             .map_max_entries("CHUNKS", sizes.chunks)
             .map_max_entries("REGIONS", sizes.regions)
