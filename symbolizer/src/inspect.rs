@@ -3,9 +3,12 @@
 
 mod json;
 mod symbolize;
+mod unwind_table;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ipc_endpoint::lockdown::{self, Plan};
@@ -40,12 +43,22 @@ fn lock_down(read: Vec<PathBuf>) -> Result<(), InspectError> {
         .map_err(|error| InspectError::Failed(format!("cannot give up rights: {error}")))
 }
 
+/// Opens a file for reading; a FIFO does not block.
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
 /// Runs an inspection command: `symbolize` or `unwind-table` and its arguments. Exit codes: 0, 1 failed, 2 usage.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
     let command = arguments.next().unwrap_or_default();
     let result = match command.to_str() {
         Some("symbolize") => symbolize::run(arguments),
+        Some("unwind-table") => unwind_table::run(arguments),
         _ => Err(InspectError::Usage(format!(
             "there is no inspection {command:?}"
         ))),

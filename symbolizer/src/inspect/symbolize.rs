@@ -2,9 +2,7 @@
 //! are looked up where debuggers look, for there is no opener to ask.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use lexopt::prelude::*;
@@ -74,7 +72,7 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Inspe
     let path = &request.executable;
     let failed =
         |what: &dyn std::fmt::Display| InspectError::Failed(format!("{}: {what}", path.display()));
-    let file = open(path).map_err(|error| failed(&error))?;
+    let file = super::open(path).map_err(|error| failed(&error))?;
     let directories = Directories::beside(path);
     super::lock_down(directories.existing())?;
     let mut symbolizer = Symbolizer::default();
@@ -99,19 +97,10 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Inspe
     }
 }
 
-/// Opens a file for reading; a FIFO does not block.
-fn open(path: &Path) -> std::io::Result<File> {
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-}
-
 fn attach_debug_file(symbolizer: &mut Symbolizer, directories: &Directories) {
     for wanted in symbolizer.debug_files_wanted(KEY) {
         for path in directories.candidates(&wanted) {
-            let Ok(file) = open(&path) else {
+            let Ok(file) = super::open(&path) else {
                 continue;
             };
             if symbolizer.attach_debug_file(KEY, &wanted, file).is_ok() {

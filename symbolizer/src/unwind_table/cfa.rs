@@ -175,7 +175,10 @@ impl Interpreter {
                     }
                     instruction::RESTORE_STATE => {
                         self.depth = self.depth.checked_sub(1).ok_or(Omission::StateStack)?;
-                        *frame = *self.remembered.get(self.depth).ok_or(Omission::StateStack)?;
+                        *frame = *self
+                            .remembered
+                            .get(self.depth)
+                            .ok_or(Omission::StateStack)?;
                         continue;
                     }
                     _ => {
@@ -334,7 +337,7 @@ impl Program<'_> {
                 let other = cursor.uleb128().ok_or(BAD)?;
                 u16::try_from(other)
                     .map(RegisterRule::Register)
-                    .map_err(|_| BAD)?
+                    .map_err(|_error| BAD)?
             }
             instruction::EXPRESSION => {
                 let base = register_plus(expression(cursor)?);
@@ -363,7 +366,7 @@ fn cursor_register(operation: u8, cursor: &mut Cursor<'_>) -> Result<u64, Omissi
 }
 
 fn register_cfa(register: u64, offset: i64) -> Result<Cfa, Omission> {
-    let register = u16::try_from(register).map_err(|_| Omission::BadInstruction)?;
+    let register = u16::try_from(register).map_err(|_error| Omission::BadInstruction)?;
     Ok(Cfa::Register { register, offset })
 }
 

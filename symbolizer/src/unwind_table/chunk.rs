@@ -283,7 +283,9 @@ impl ChunkBuilder {
         let (index, place) = self.find_rule(rule);
         let rules = self.rule_count + usize::from(place.is_some());
         let room = CHUNK_BYTES - reserve;
-        if chunk_bytes(rules, self.row_count + 1) > room || rules + usize::from(reserve != 0) > MAX_RULES {
+        if chunk_bytes(rules, self.row_count + 1) > room
+            || rules + usize::from(reserve != 0) > MAX_RULES
+        {
             return false;
         }
         if let Some(place) = place {

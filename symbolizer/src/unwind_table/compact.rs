@@ -123,7 +123,7 @@ fn kind(cfa: Cfa, on_rbp: bool) -> Result<(Kind, i32), Omission> {
     match cfa {
         Cfa::Undefined => Err(Omission::CfaRegister),
         Cfa::Register { register, offset } => {
-            let offset = i32::try_from(offset).map_err(|_| Omission::CfaOffset)?;
+            let offset = i32::try_from(offset).map_err(|_error| Omission::CfaOffset)?;
             let register = u8::try_from(register)
                 .ok()
                 .filter(|&register| register < 16)
@@ -284,10 +284,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_stack_needs_no_cfa() {
-        let packed = pack(&frame(
-            Cfa::Undefined,
-            &[(RA, RegisterRule::Undefined)],
-        ));
+        let packed = pack(&frame(Cfa::Undefined, &[(RA, RegisterRule::Undefined)]));
         assert_eq!(packed.rule, Rule::END);
     }
 

@@ -277,7 +277,10 @@ impl<'a, 'b> Walk<'a, 'b> {
         }?;
         let cie = self.cies.get(index as usize).ok_or(Omission::BadCie)?;
         let mut cursor = Cursor::new(entry.body);
-        let address = self.section.address.wrapping_add(entry.body_position as u64);
+        let address = self
+            .section
+            .address
+            .wrapping_add(entry.body_position as u64);
         let start = cursor
             .pointer(cie.pointer_encoding, address, &self.section.bases)
             .ok_or(Omission::BadPointer)?;
@@ -291,7 +294,7 @@ impl<'a, 'b> Walk<'a, 'b> {
         if start == 0 || length == 0 {
             return Err(Omission::EmptyFunction);
         }
-        let length = u32::try_from(length).map_err(|_| Omission::FunctionTooLong)?;
+        let length = u32::try_from(length).map_err(|_error| Omission::FunctionTooLong)?;
         let segment = self
             .segments
             .containing(start)
@@ -393,8 +396,7 @@ impl<'a> Section<'a> {
         }
         let augmentation = cursor.string().ok_or(BAD)?;
         if version == 4 {
-            let (address_size, segment_size) =
-                (cursor.u8().ok_or(BAD)?, cursor.u8().ok_or(BAD)?);
+            let (address_size, segment_size) = (cursor.u8().ok_or(BAD)?, cursor.u8().ok_or(BAD)?);
             if address_size != 8 || segment_size != 0 {
                 return Err(BAD);
             }

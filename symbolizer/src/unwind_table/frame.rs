@@ -242,8 +242,7 @@ impl Frame {
                 }
                 _ => false,
             };
-            self.in_red_zone =
-                self.in_red_zone & !(1 << position) | u8::from(red_zone) << position;
+            self.in_red_zone = self.in_red_zone & !(1 << position) | u8::from(red_zone) << position;
         }
         let (shift, width, greatest) = slot_place(position);
         let mask = (1_u64 << width) - 1;
@@ -267,11 +266,7 @@ pub(super) fn slot_place(position: Position) -> (u32, u32, u32) {
         (RBP_SHIFT, SLOTS_SHIFT - RBP_SHIFT, MAX_RBP_SLOT as u32)
     } else {
         let nth = position as u32 - 1;
-        (
-            SLOTS_SHIFT + SLOT_BITS * nth,
-            SLOT_BITS,
-            MAX_SLOT as u32,
-        )
+        (SLOTS_SHIFT + SLOT_BITS * nth, SLOT_BITS, MAX_SLOT as u32)
     }
 }
 

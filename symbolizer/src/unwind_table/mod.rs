@@ -16,6 +16,7 @@ mod eh_frame_hdr;
 mod expression;
 mod frame;
 mod omission;
+mod rows;
 mod sections;
 mod segments;
 
@@ -26,8 +27,11 @@ use object::ReadRef;
 use cfa::{Interpreter, RowSink};
 use chunk::Packer;
 use eh_frame::Functions;
-pub use frame::{CALLEE_SAVED, Cfa, Frame, Position, RA, RBP, RSP, RegisterRule, TRACKED, register_name};
+pub use frame::{
+    CALLEE_SAVED, Cfa, Frame, Position, RA, RBP, RSP, RegisterRule, TRACKED, register_name,
+};
 pub use omission::{Omission, Omissions};
+pub use rows::{Content, Row, rows};
 use sections::Sections;
 pub use segments::{Segment, Segments};
 
@@ -144,7 +148,9 @@ fn functions<'a>(sections: &'a Sections<'_>, omissions: &mut Omissions) -> Funct
     Functions::find(
         sections.eh_frame(),
         sections.debug_frame(),
-        header.as_ref().and_then(|parts| parts.search_table.as_ref()),
+        header
+            .as_ref()
+            .and_then(|parts| parts.search_table.as_ref()),
         &sections.segments,
         omissions,
     )

@@ -13,7 +13,9 @@ use std::borrow::Cow;
 use std::io::Read as _;
 
 use object::elf::{self, FileHeader64};
-use object::read::elf::{CompressionHeader as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
+use object::read::elf::{
+    CompressionHeader as _, FileHeader as _, ProgramHeader as _, SectionHeader as _,
+};
 use object::{LittleEndian, ReadRef};
 
 use super::BuildError;
@@ -56,8 +58,8 @@ impl<'a> Sections<'a> {
         data: R,
         omissions: &mut Omissions,
     ) -> Result<Self, BuildError> {
-        let header = Header::parse(data).map_err(|_| BuildError::NotElf)?;
-        header.endian().map_err(|_| BuildError::OtherMachine)?;
+        let header = Header::parse(data).map_err(|_error| BuildError::NotElf)?;
+        header.endian().map_err(|_error| BuildError::OtherMachine)?;
         if header.e_machine(ENDIAN) != elf::EM_X86_64 || !header.is_little_endian() {
             return Err(BuildError::OtherMachine);
         }
@@ -206,13 +208,13 @@ fn program_headers<'a, R: ReadRef<'a>>(
 ) -> Result<&'a [elf::ProgramHeader64<LittleEndian>], BuildError> {
     let count = header
         .phnum(ENDIAN, data)
-        .map_err(|_| BuildError::Truncated)?;
+        .map_err(|_error| BuildError::Truncated)?;
     if u64::from(count) > MAX_PROGRAM_HEADERS {
         return Err(BuildError::ProgramHeaders(u64::from(count)));
     }
     header
         .program_headers(ENDIAN, data)
-        .map_err(|_| BuildError::Truncated)
+        .map_err(|_error| BuildError::Truncated)
 }
 
 /// The part of a segment that the file really has.

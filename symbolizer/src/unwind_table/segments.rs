@@ -113,10 +113,26 @@ mod tests {
     #[test]
     fn addresses_and_file_offsets_go_both_ways() {
         let segments = Segments::new([
-            Segment { address: 0x40_2000, file_offset: 0x1000, length: 0x500 },
-            Segment { address: 0x10, file_offset: 0, length: 0 },
-            Segment { address: u64::MAX - 8, file_offset: 0, length: 0x100 },
-            Segment { address: 0x40_0000, file_offset: 0x10, length: 0x100 },
+            Segment {
+                address: 0x40_2000,
+                file_offset: 0x1000,
+                length: 0x500,
+            },
+            Segment {
+                address: 0x10,
+                file_offset: 0,
+                length: 0,
+            },
+            Segment {
+                address: u64::MAX - 8,
+                file_offset: 0,
+                length: 0x100,
+            },
+            Segment {
+                address: 0x40_0000,
+                file_offset: 0x10,
+                length: 0x100,
+            },
         ]);
         assert_eq!(segments.all().len(), 2);
         assert_eq!(segments.to_file_offset(0x40_24ff), Some(0x14ff));
