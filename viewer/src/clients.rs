@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::engine::ConnectionId;
@@ -169,6 +169,10 @@ impl Clients {
                     return Received::Nothing;
                 }
             }
+        }
+        if client.connection.has_ended() {
+            // A client that is gone already needs no telling.
+            let _ = client.stream.shutdown(Shutdown::Write);
         }
         client.connection.next_request()
     }

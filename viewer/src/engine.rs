@@ -348,3 +348,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

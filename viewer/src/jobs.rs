@@ -39,7 +39,7 @@ pub(crate) enum Task {
     Download {
         windows: WindowChoice,
         selector: Selector,
-        export: Export,
+        export: Box<Export>,
     },
     /// The next one with samples that are wanted, from now on.
     Query(NextProfile),
@@ -80,7 +80,7 @@ impl Task {
             Route::Download { windows, selector } => Self::Download {
                 windows,
                 selector,
-                export: Export::default(),
+                export: Box::default(),
             },
             Route::Query { selector, debug } => Self::Query(NextProfile {
                 selector,

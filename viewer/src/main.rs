@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::listener::Listener;
+use ipc_endpoint::lockdown::{self, Plan};
 use ipc_endpoint::logger;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::OwnCost;
@@ -88,6 +89,11 @@ fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::new(AllowedHosts::new(address), CACHE_BYTES);
     let clients = Clients::new(listener)?;
     let cost = OwnCost::open(Role::Viewer);
+    let plan = Plan {
+        read: config.store_directory.into_iter().collect(),
+        ..Plan::default()
+    };
+    lockdown::enter(Role::Viewer, &plan)?;
     log::info!("the page is at http://{address}");
     EventLoop::new(engine, clients, store, reporters, cost, termination).run()?;
     Ok(())

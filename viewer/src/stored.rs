@@ -10,22 +10,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Duration;
 
+use pprof::frames::{self, Frames, Function, FunctionIndex, LabelValue};
 use pprof::proto;
 use pprof::{Builder, Line, LocationId, Mapping, Meta};
 use thiserror::Error;
 
 use crate::profile::{FrameKind, Labels, Profile, ProfileBuilder};
 use crate::selector::Selector;
-
-/// What a frame says that stands for the rest of a stack.
-const STOPPED_PREFIX: &str = "[unwind stopped";
-/// Source files of languages that are interpreted or compiled while they run.
-const INTERPRETED: [&str; 10] = [
-    "py", "rb", "js", "mjs", "cjs", "ts", "php", "pl", "lua", "java",
-];
 
 /// Why a window can't be shown.
 #[derive(Debug, Error)]
@@ -115,83 +108,38 @@ impl Stored {
 
     /// The samples in the views' form.
     pub(crate) fn window(&self) -> Profile {
-        let mut builder = ProfileBuilder::new(
-            nanos(self.profile.time_nanos),
-            self.duration(),
-            nanos(self.profile.period),
-        );
-        let mut label_sets: HashMap<&[proto::Label], u32> = HashMap::new();
-        let mut frames: HashMap<u64, Vec<u32>> = HashMap::new();
-        for sample in &self.profile.sample {
-            let labels = match label_sets.get(sample.label.as_slice()) {
-                Some(labels) => *labels,
-                None => {
-                    let labels = self.labels(sample, &mut builder);
-                    let labels = builder.labels(labels);
-                    label_sets.insert(&sample.label, labels);
-                    labels
-                }
-            };
-            for id in &sample.location_id {
-                if !frames.contains_key(id) {
-                    frames.insert(*id, self.frames(*id, &mut builder));
-                }
-            }
-            let stack = sample
-                .location_id
-                .iter()
+        let period = nanos(self.profile.period);
+        let mut builder =
+            ProfileBuilder::new(nanos(self.profile.time_nanos), self.duration(), period);
+        let stacks = match frames::values(&self.profile).nth(self.value) {
+            Some(value) => Frames::with_value(&self.profile, value),
+            None => Frames::new(&self.profile),
+        };
+        let mut label_sets: HashMap<Vec<(&str, LabelValue<'_>)>, u32> = HashMap::new();
+        let mut frames: HashMap<(FunctionIndex, &str), u32> = HashMap::new();
+        for sample in stacks.samples() {
+            let labels = *label_sets
+                .entry(sample.labels().collect())
+                .or_insert_with_key(|labels| {
+                    let labels = labels_of(labels, &mut builder);
+                    builder.labels(labels)
+                });
+            let stack: Vec<u32> = sample
+                .stack()
                 .rev()
-                .filter_map(|id| frames.get(id))
-                .flatten()
-                .copied();
-            builder.sample(labels, stack, self.count(sample));
+                .filter_map(|frame| {
+                    let function = stacks.function(frame.function)?;
+                    Some(
+                        *frames
+                            .entry((frame.function, frame.file))
+                            .or_insert_with(|| add_frame(function, frame.file, &mut builder)),
+                    )
+                })
+                .collect();
+            let count = u64::try_from(sample.value()).unwrap_or(0);
+            builder.sample(labels, stack.into_iter(), count);
         }
         builder.finish()
-    }
-
-    fn labels(&self, sample: &proto::Sample, builder: &mut ProfileBuilder) -> Labels {
-        Labels::new(
-            sample
-                .label
-                .iter()
-                .map(|label| {
-                    let name = builder.string(self.text(label.key));
-                    (name, builder.string(&self.label_text(label)))
-                })
-                .collect(),
-        )
-    }
-
-    /// The frames of a location, outermost first: its inlined functions, or one without a name.
-    fn frames(&self, id: u64, builder: &mut ProfileBuilder) -> Vec<u32> {
-        let Some(location) = self.location(id) else {
-            return Vec::new();
-        };
-        let path = self
-            .mapping(location.mapping_id)
-            .map_or("", |mapping| self.text(mapping.filename));
-        let module = file_name(path);
-        let frames: Vec<u32> = location
-            .line
-            .iter()
-            .rev()
-            .filter_map(|line| self.function(line.function_id))
-            .map(|function| {
-                let name = self.text(function.name);
-                let file = self.text(function.filename);
-                builder.frame(name, kind_of(name, path, file), module, file)
-            })
-            .collect();
-        if !frames.is_empty() {
-            return frames;
-        }
-        // All nameless code of a module is one frame: its addresses would scatter what belongs together.
-        let name = match module {
-            "" => "[unknown code]".to_owned(),
-            module if module.starts_with('[') => module.to_owned(),
-            module => format!("[{module}]"),
-        };
-        vec![builder.frame(&name, FrameKind::Unnamed, module, "")]
     }
 
     fn takes(&self, sample: &proto::Sample, selector: &Selector) -> bool {
@@ -216,26 +164,38 @@ fn nanos(count: i64) -> Duration {
     Duration::from_nanos(u64::try_from(count).unwrap_or(0))
 }
 
-fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
+fn labels_of(labels: &[(&str, LabelValue<'_>)], builder: &mut ProfileBuilder) -> Labels {
+    let pairs = labels
+        .iter()
+        .map(|(name, value)| {
+            let value = match value {
+                LabelValue::Text(text) => builder.string(text),
+                LabelValue::Number(number) => builder.string(&number.to_string()),
+            };
+            (builder.string(name), value)
+        })
+        .collect();
+    Labels::new(pairs)
 }
 
-fn kind_of(name: &str, mapping: &str, file: &str) -> FrameKind {
-    if name.starts_with(STOPPED_PREFIX) {
-        return FrameKind::Stopped;
-    }
-    // [kernel.kallsyms], and modules as perf names them: [nf_tables].
-    if mapping.starts_with("[kernel") || mapping.ends_with(".ko") {
-        return FrameKind::Kernel;
-    }
-    let extension = Path::new(file)
-        .extension()
-        .and_then(|extension| extension.to_str());
-    let generated = matches!(mapping, "jit" | "[jit]" | "[anon]" | "//anon");
-    if generated || extension.is_some_and(|extension| INTERPRETED.contains(&extension)) {
-        return FrameKind::Interpreter;
-    }
-    FrameKind::Native
+fn add_frame(function: &Function<'_>, file: &str, builder: &mut ProfileBuilder) -> u32 {
+    let module = function.module();
+    let kind = match function.kind {
+        frames::FrameKind::Kernel => FrameKind::Kernel,
+        frames::FrameKind::Native => FrameKind::Native,
+        frames::FrameKind::Generated => FrameKind::Interpreter,
+        frames::FrameKind::Stopped => FrameKind::Stopped,
+        // All nameless code of a module is one frame: its addresses would scatter what belongs together.
+        frames::FrameKind::Unnamed => {
+            let name = match module {
+                "" => "[unknown code]".to_owned(),
+                module if module.starts_with('[') => module.to_owned(),
+                module => format!("[{module}]"),
+            };
+            return builder.frame(&name, FrameKind::Unnamed, module, "");
+        }
+    };
+    builder.frame(&function.name, kind, module, file)
 }
 
 /// The wanted samples of some windows as one profile.

@@ -35,13 +35,16 @@ pub(crate) struct TreeBuilder {
     shortened: u64,
 }
 
+/// A frame as the page takes it: name, [`FrameKind`] number, module, source file.
+type SentFrame = (Rc<str>, u8, Rc<str>, Rc<str>);
+
 /// A call tree as the page takes it.
 #[derive(Debug, Serialize, PartialEq, Eq)]
 pub(crate) struct View {
     /// All samples.
     pub(crate) total: u64,
-    /// Distinct frames: name, kind, module, file.
-    pub(crate) frames: Vec<(Rc<str>, u8, Rc<str>, Rc<str>)>,
+    /// Distinct frames.
+    pub(crate) frames: Vec<SentFrame>,
     /// Four numbers a node, callers before callees, siblings by falling weight: depth, frame, samples with callees, samples
     /// of its own.
     pub(crate) nodes: Vec<u64>,
@@ -238,7 +241,7 @@ fn least_weight(nodes: &[Node], most: usize) -> u64 {
 /// Renumbers the frames that are sent.
 struct FrameTable {
     numbers: Vec<Option<u64>>,
-    frames: Vec<(Rc<str>, u8, Rc<str>, Rc<str>)>,
+    frames: Vec<SentFrame>,
 }
 
 impl FrameTable {

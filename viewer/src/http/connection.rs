@@ -12,6 +12,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a response may make no progress.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long the client may take to hang up after the last response. Closing before it has read all would make the kernel
+/// reset the connection when bytes of it are unread, and the response would be lost.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -21,6 +25,8 @@ enum State {
     Answering,
     /// The client taking the response.
     Writing,
+    /// The client's end; what it still sends is thrown away.
+    Lingering,
     /// Nothing: it is to be closed.
     Closed,
 }
@@ -66,7 +72,12 @@ impl Connection {
 
     /// Whether bytes from the client are wanted now.
     pub(crate) fn wants_read(&self) -> bool {
-        self.state == State::Reading
+        matches!(self.state, State::Reading | State::Lingering)
+    }
+
+    /// Whether nothing more will be sent, so that the client should be told.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state == State::Lingering
     }
 
     /// Whether bytes for the client are waiting.
@@ -79,9 +90,13 @@ impl Connection {
         self.state == State::Closed
     }
 
-    /// Whether the connection only waits for a next request, so that closing it costs the client nothing.
+    /// Whether the connection only waits for a next request or its end, so that closing it costs the client nothing.
     pub(crate) fn is_idle(&self) -> bool {
-        self.state == State::Reading && self.received.is_empty()
+        match self.state {
+            State::Reading => self.received.is_empty(),
+            State::Lingering => true,
+            State::Answering | State::Writing | State::Closed => false,
+        }
     }
 
     /// When [`Self::on_deadline`] is due.
@@ -93,6 +108,9 @@ impl Connection {
     pub(crate) fn on_received(&mut self, bytes: &[u8], now: Duration) -> Received {
         if bytes.is_empty() {
             self.state = State::Closed;
+            return Received::Nothing;
+        }
+        if self.state == State::Lingering {
             return Received::Nothing;
         }
         if self.is_idle() {
@@ -162,7 +180,9 @@ impl Connection {
             };
             self.deadline = now.checked_add(timeout);
         } else {
-            self.state = State::Closed;
+            self.state = State::Lingering;
+            self.received = Vec::new();
+            self.deadline = now.checked_add(LINGER);
         }
     }
 
@@ -251,6 +271,24 @@ mod tests {
         connection.respond(Response::text(Status::MethodNotAllowed, "no"), START);
         let sent = String::from_utf8(send_all(&mut connection, START)).expect("text");
         assert!(sent.contains("Allow: GET, HEAD"));
+        assert!(connection.has_ended());
+        assert_eq!(
+            connection.on_received(GET, START),
+            Received::Nothing,
+            "thrown away"
+        );
+        connection.on_received(&[], START);
+        assert!(connection.is_closed());
+    }
+
+    #[test]
+    fn a_client_that_does_not_hang_up_is_not_waited_for_long() {
+        let mut connection = Connection::new(START);
+        connection.on_received(b"GET / HTTP/1.0\r\n\r\n", START);
+        connection.respond(Response::text(Status::Ok, "yes"), START);
+        send_all(&mut connection, START);
+        connection.on_received(GET, START + LINGER / 2);
+        assert!(connection.on_deadline(START + LINGER));
         assert!(connection.is_closed());
     }
 

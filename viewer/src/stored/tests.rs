@@ -3,7 +3,7 @@ use crate::tree::TreeBuilder;
 use proptest::prelude::*;
 
 /// A window of a C program, its kernel part, a script and a library without names.
-pub(crate) fn window(second: i64) -> proto::Profile {
+fn window(second: i64) -> proto::Profile {
     let mut builder = Builder::new(Meta {
         time_nanos: (1_795_524_300 + second) * 1_000_000_000,
         duration_nanos: 10_000_000_000,
@@ -20,6 +20,7 @@ pub(crate) fn window(second: i64) -> proto::Profile {
     };
     let app = mapping(&mut builder, "/usr/bin/app");
     let kernel = mapping(&mut builder, "[kernel.kallsyms]");
+    let python = mapping(&mut builder, "[python]");
     let library = mapping(&mut builder, "/usr/lib/libstripped.so.1");
     let line = |builder: &mut Builder, name: &str, file: &str| Line {
         function: builder.function(name, name, file),
@@ -32,7 +33,7 @@ pub(crate) fn window(second: i64) -> proto::Profile {
     let stopped = line(&mut builder, "[unwind stopped: no row]", "");
     let main = builder.location(Some(app), 0x1100, &[inlined, main]);
     let read = builder.location(Some(kernel), 0x1200, &[read]);
-    let script = builder.location(None, 0, &[script]);
+    let script = builder.location(Some(python), 0, &[script]);
     let nameless = builder.location(Some(library), 0x1300, &[]);
     let nameless_too = builder.location(Some(library), 0x1304, &[]);
     let stopped = builder.location(None, 0, &[stopped]);
