@@ -1,0 +1,286 @@
+//! Every executable the sampler named: where its unwind table and its file are. Says what is to be done next about
+//! each; opens, builds and sends nothing.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use ipc_proto::ids::{BuildId, ExecutableId};
+use ipc_proto::opener::{OpenExecutable, OpenerRequest};
+use ipc_proto::sample as wire;
+use leadsman_symbolizer::debuglink::DebugFileWanted;
+use leadsman_symbolizer::reason::Reason;
+
+use crate::quarantine::FileKey;
+
+/// Executables remembered: beyond it those named longest ago are forgotten.
+const MAX_EXECUTABLES: usize = 32_768;
+/// Bytes of unwind tables kept in memory for stacks that are finished here; others are read again from the disk.
+const MAX_TABLE_BYTES: usize = 8 << 20;
+/// The vDSO's number.
+pub(crate) const VDSO: ExecutableId = ExecutableId(0);
+
+/// Where an unwind table is.
+#[derive(Debug, Default)]
+pub(crate) enum TableState {
+    /// Nobody needs it.
+    #[default]
+    Unknown,
+    /// The disk cache is being asked.
+    Looking,
+    /// The cache has none: it is built when the file comes.
+    NeedsFile,
+    /// Being built.
+    Building,
+    /// There is one; its bytes may have made room for others.
+    Ready(Option<Arc<Vec<u8>>>),
+    /// There is none.
+    Absent,
+}
+
+/// Where an executable's file is.
+#[derive(Debug, Default)]
+pub(crate) enum FileState {
+    /// Nobody asked for it.
+    #[default]
+    Unknown,
+    /// The opener was asked.
+    Asked,
+    /// It came and went on to who reads it; a second descriptor is kept while its table may still be needed.
+    Given(Option<File>),
+    /// It can't be had.
+    Refused(Reason),
+}
+
+/// Where an executable's separate debug files are.
+#[derive(Debug, Default)]
+pub(crate) enum DebugFiles {
+    /// Not known whether it wants any.
+    #[default]
+    Unknown,
+    /// It wants one of these, best first.
+    Wanted(Vec<DebugFileWanted>),
+    /// The opener was asked for the nth.
+    Asked(Vec<DebugFileWanted>, usize),
+    /// There is nothing more to ask for.
+    Settled,
+}
+
+/// One executable.
+#[derive(Debug, Default)]
+pub(crate) struct Executable {
+    /// What the sampler said last.
+    pub(crate) about: wire::Executable,
+    pub(crate) table: TableState,
+    /// Whether the sampler waits for the table.
+    pub(crate) wanted: bool,
+    pub(crate) file: FileState,
+    pub(crate) debug_files: DebugFiles,
+    /// The build ID found in the file.
+    pub(crate) build_id: BuildId,
+    used: u64,
+}
+
+impl Executable {
+    /// Its build ID, from the kernel or the file; empty when it has none.
+    pub(crate) fn best_build_id(&self) -> &BuildId {
+        if self.about.build_id.0.is_empty() {
+            &self.build_id
+        } else {
+            &self.about.build_id
+        }
+    }
+
+    /// What its file is known by to the quarantine.
+    pub(crate) fn file_key(&self) -> FileKey {
+        let about = &self.about;
+        FileKey::new(&about.build_id.0, about.device, about.inode)
+    }
+
+    /// The request that gets its file.
+    pub(crate) fn open_request(&self) -> OpenerRequest {
+        OpenerRequest::OpenExecutable(OpenExecutable {
+            request: 0,
+            pid: self.about.pid,
+            start_time: self.about.start_time,
+            mapping_start: self.about.mapping_start,
+            mapping_end: self.about.mapping_end,
+            path: self.about.path.clone(),
+        })
+    }
+
+    /// Whether its file may still come.
+    pub(crate) fn is_file_coming(&self) -> bool {
+        matches!(self.file, FileState::Asked) || matches!(self.debug_files, DebugFiles::Asked(..))
+    }
+}
+
+/// All executables.
+#[derive(Debug, Default)]
+pub(crate) struct Executables {
+    all: HashMap<ExecutableId, Executable>,
+    clock: u64,
+    table_bytes: usize,
+}
+
+impl Executables {
+    /// The sampler named an executable, perhaps again with another process that has it mapped.
+    pub(crate) fn announce(&mut self, about: wire::Executable) -> &mut Executable {
+        self.clock += 1;
+        if self.all.len() >= MAX_EXECUTABLES && !self.all.contains_key(&about.id) {
+            self.forget_oldest();
+        }
+        let executable = self.all.entry(about.id).or_default();
+        executable.used = self.clock;
+        executable.wanted |= about.table_wanted;
+        executable.about = about;
+        executable
+    }
+
+    /// An executable that is used now.
+    pub(crate) fn get_mut(&mut self, id: ExecutableId) -> Option<&mut Executable> {
+        self.clock += 1;
+        let executable = self.all.get_mut(&id)?;
+        executable.used = self.clock;
+        Some(executable)
+    }
+
+    /// An executable.
+    pub(crate) fn get(&self, id: ExecutableId) -> Option<&Executable> {
+        self.all.get(&id)
+    }
+
+    /// The table is there.
+    pub(crate) fn set_table(&mut self, id: ExecutableId, table: Arc<Vec<u8>>) {
+        let bytes = table.len();
+        self.set_state(id, TableState::Ready(Some(table)));
+        if self.all.contains_key(&id) {
+            self.table_bytes += bytes;
+        }
+        self.shrink_tables(id);
+    }
+
+    /// Anything else about the table.
+    pub(crate) fn set_state(&mut self, id: ExecutableId, state: TableState) {
+        self.clock += 1;
+        if let Some(executable) = self.all.get_mut(&id) {
+            executable.used = self.clock;
+            if let TableState::Ready(Some(old)) = std::mem::replace(&mut executable.table, state) {
+                self.table_bytes -= old.len();
+            }
+        }
+    }
+
+    /// Gives up tables' bytes, those used longest ago first, but never `keep`'s.
+    fn shrink_tables(&mut self, keep: ExecutableId) {
+        while self.table_bytes > MAX_TABLE_BYTES {
+            let held = self.all.iter_mut().filter(|(id, executable)| {
+                **id != keep
+                    && **id != VDSO
+                    && matches!(executable.table, TableState::Ready(Some(_)))
+            });
+            let Some((_, oldest)) = held.min_by_key(|(_, executable)| executable.used) else {
+                return;
+            };
+            if let TableState::Ready(table) = &mut oldest.table
+                && let Some(table) = table.take()
+            {
+                self.table_bytes -= table.len();
+            }
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let others = self.all.iter().filter(|(id, _)| **id != VDSO);
+        let oldest = others.min_by_key(|(_, executable)| executable.used);
+        if let Some(id) = oldest.map(|(id, _)| *id) {
+            self.set_state(id, TableState::Unknown);
+            self.all.remove(&id);
+        }
+    }
+
+    /// A new sampler: other numbers.
+    pub(crate) fn clear(&mut self) {
+        self.all.clear();
+        self.table_bytes = 0;
+    }
+
+    /// Number of executables.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Bytes of tables in memory.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.table_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announce(executables: &mut Executables, id: u32) {
+        executables.announce(wire::Executable {
+            id: ExecutableId(id),
+            ..wire::Executable::default()
+        });
+    }
+
+    fn has_bytes(executables: &Executables, id: u32) -> bool {
+        let found = executables.get(ExecutableId(id));
+        matches!(
+            found.map(|found| &found.table),
+            Some(TableState::Ready(Some(_)))
+        )
+    }
+
+    #[test]
+    fn tables_used_longest_ago_give_up_their_bytes() {
+        let mut executables = Executables::default();
+        for id in 1..=4 {
+            announce(&mut executables, id);
+            let table = Arc::new(vec![0; MAX_TABLE_BYTES / 3]);
+            executables.set_table(ExecutableId(id), table);
+            let _used = executables.get_mut(ExecutableId(1));
+        }
+        assert_eq!(
+            [1, 2, 3, 4].map(|id| has_bytes(&executables, id)),
+            [true, false, true, true]
+        );
+        assert_eq!(executables.table_bytes(), MAX_TABLE_BYTES / 3 * 3);
+        executables.set_state(ExecutableId(1), TableState::Absent);
+        assert_eq!(executables.table_bytes(), MAX_TABLE_BYTES / 3 * 2);
+        // Larger than the whole budget: kept while it is the newest.
+        executables.set_table(ExecutableId(2), Arc::new(vec![0; MAX_TABLE_BYTES * 2]));
+        assert!(has_bytes(&executables, 2) && !has_bytes(&executables, 3));
+    }
+
+    #[test]
+    fn executables_named_longest_ago_are_forgotten() {
+        let mut executables = Executables::default();
+        for id in 0..=MAX_EXECUTABLES as u32 {
+            announce(&mut executables, id);
+        }
+        assert_eq!(executables.len(), MAX_EXECUTABLES);
+        assert!(executables.get(VDSO).is_some());
+        assert!(executables.get(ExecutableId(1)).is_none());
+    }
+
+    #[test]
+    fn a_wish_for_the_table_is_not_forgotten_by_a_later_announcement() {
+        let mut executables = Executables::default();
+        for table_wanted in [true, false] {
+            executables.announce(wire::Executable {
+                id: ExecutableId(1),
+                table_wanted,
+                ..wire::Executable::default()
+            });
+        }
+        assert!(
+            executables
+                .get(ExecutableId(1))
+                .is_some_and(|found| found.wanted)
+        );
+    }
+}

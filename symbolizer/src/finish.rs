@@ -1,0 +1,155 @@
+//! Walks a snapshot: the user-space twin of the BPF programs' walk, with the same steps and the same rules for what a
+//! frame is. Reads the snapshot's bytes and the tables it is given, nothing else.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
+
+use ipc_proto::ids::ExecutableId;
+use ipc_proto::sample::{Frame, Mapping, Snapshot};
+use ipc_proto::table_file::TableFile;
+use leadsman_ebpf::limits::MAX_USER_FRAMES;
+use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
+use leadsman_ebpf::rule::{Kind, Rule};
+use leadsman_ebpf::step::{Stack, step, step_frame_pointer};
+use leadsman_ebpf::stop::StopReason;
+
+/// How code is unwound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unwinding<'a> {
+    /// By these rows.
+    Table(TableFile<'a>),
+    /// By its frame pointer: generated code, or an executable that has no rows.
+    FramePointer,
+    /// By its frame pointer, since the executable could not be read.
+    Unreadable,
+    /// Its table is not there yet.
+    Pending,
+}
+
+/// What a process has mapped.
+pub(crate) trait Code {
+    /// The executable mapping around an address, with its index in the image's list.
+    fn mapping(&self, address: u64) -> Option<(u32, &Mapping)>;
+    /// How code of a mapping is unwound.
+    fn unwinding(&self, mapping: &Mapping) -> Unwinding<'_>;
+}
+
+/// A walked stack.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Walk {
+    /// Leaf first.
+    pub(crate) frames: Vec<Frame>,
+    /// Why it ended.
+    pub(crate) stop: StopReason,
+    /// The executable whose table was not there yet, when that is why.
+    pub(crate) missing: Option<ExecutableId>,
+}
+
+/// Walks the snapshot's stack as far as it leads.
+pub(crate) fn walk(snapshot: &Snapshot, code: &impl Code) -> Walk {
+    let mut walk = Walk {
+        frames: Vec::new(),
+        stop: StopReason::DepthLimit,
+        missing: None,
+    };
+    let Some(mut registers) = registers(snapshot) else {
+        walk.stop = StopReason::RegistersUnreadable;
+        return walk;
+    };
+    let mut stack = SnapshotStack {
+        start: registers.rsp(),
+        bytes: &snapshot.stack.0,
+    };
+    while walk.frames.len() < MAX_USER_FRAMES {
+        if let Err(stop) = next_frame(&mut registers, &mut stack, code, &mut walk) {
+            walk.stop = stop;
+            break;
+        }
+    }
+    walk
+}
+
+/// Emits the current frame and moves to its caller, as `next_frame` of the BPF programs does.
+fn next_frame(
+    registers: &mut Registers,
+    stack: &mut SnapshotStack<'_>,
+    code: &impl Code,
+    walk: &mut Walk,
+) -> Result<(), StopReason> {
+    let pc = registers.lookup_pc();
+    let (index, mapping) = code.mapping(pc).ok_or(StopReason::NoMapping)?;
+    walk.frames.push(Frame {
+        mapping: index,
+        address: pc,
+    });
+    let unwinding = code.unwinding(mapping);
+    let rule = match unwinding {
+        Unwinding::Table(table) => find_rule(&table, mapping, pc, registers.pc),
+        Unwinding::FramePointer | Unwinding::Unreadable => Rule::UNCOVERED,
+        Unwinding::Pending => {
+            walk.missing = Some(mapping.executable);
+            return Err(StopReason::TableMissing);
+        }
+    };
+    if rule.kind() != Kind::UNCOVERED {
+        return step(registers, rule, stack);
+    }
+    match (step_frame_pointer(registers, stack), unwinding) {
+        (Err(StopReason::FramePointerImplausible), Unwinding::Unreadable) => {
+            Err(StopReason::ExecutableUnreadable)
+        }
+        (result, _) => result,
+    }
+}
+
+fn find_rule(table: &TableFile<'_>, mapping: &Mapping, pc: u64, exact: u64) -> Rule {
+    let find = |address: u64| {
+        let offset = address
+            .wrapping_sub(mapping.start)
+            .wrapping_add(mapping.file_offset);
+        table.find(offset).unwrap_or(Rule::UNCOVERED)
+    };
+    let rule = find(pc);
+    if rule.kind() == Kind::UNCOVERED && pc != exact {
+        // A return address that nobody pushed by a call, as makecontext's: it is a function's first byte.
+        return find(exact);
+    }
+    rule
+}
+
+fn registers(snapshot: &Snapshot) -> Option<Registers> {
+    let (general, rest) = snapshot.registers.0.split_first_chunk::<16>()?;
+    let &[pc] = rest else { return None };
+    Some(Registers {
+        general: *general,
+        pc,
+        known: ALL_KNOWN,
+        pc_is_exact: u32::from(snapshot.pc_is_exact),
+    })
+}
+
+/// The bytes from the stack pointer upwards.
+struct SnapshotStack<'a> {
+    start: u64,
+    bytes: &'a [u8],
+}
+
+impl Stack for SnapshotStack<'_> {
+    fn word(&mut self, address: u64) -> Option<u64> {
+        let offset = usize::try_from(address.checked_sub(self.start)?).ok()?;
+        let word = self.bytes.get(offset..offset.checked_add(8)?)?;
+        Some(u64::from_le_bytes(word.try_into().ok()?))
+    }
+
+    const UNREADABLE: StopReason = StopReason::SnapshotExhausted;
+}
+
+const _: () = assert!(number::RSP < 16);
+
+#[cfg(test)]
+mod tests;

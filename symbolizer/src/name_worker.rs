@@ -1,0 +1,188 @@
+//! The thread that names windows. Takes files as they come, so that a window finds its executables open; decides nothing
+//! about what is asked for.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ipc_proto::codec::Bytes;
+use ipc_proto::ids::BuildId;
+use leadsman_symbolizer::cache::ExecutableKey;
+use leadsman_symbolizer::debuglink::DebugFileWanted;
+use leadsman_symbolizer::kernel::KernelSymbols;
+use leadsman_symbolizer::reason::Reason;
+
+use crate::job::WindowJob;
+use crate::quarantine::{FileKey, Quarantine};
+use crate::symbolize::{NamedWindow, Namer};
+
+/// What the thread is told.
+#[derive(Debug)]
+pub(crate) enum NameRequest {
+    /// A new sampler: its numbers mean other things; the kernel's symbols and the vDSO.
+    Run {
+        kallsyms: Option<File>,
+        kernel_build_id: BuildId,
+        vdso_key: ExecutableKey,
+        vdso: Vec<u8>,
+    },
+    /// An executable's file.
+    Executable {
+        key: ExecutableKey,
+        file: File,
+        /// The kernel's build ID; empty when it had none.
+        build_id: BuildId,
+        file_key: FileKey,
+    },
+    /// A separate debug file that was found.
+    DebugFile {
+        key: ExecutableKey,
+        wanted: DebugFileWanted,
+        file: File,
+    },
+    /// No separate debug file was found.
+    NoDebugFile { key: ExecutableKey },
+    /// A process's perf map.
+    PerfMap { image: u64, file: File },
+    /// A window to be named.
+    Window(Box<WindowJob>),
+}
+
+/// What the thread answers.
+#[derive(Debug)]
+pub(crate) enum NameAnswer {
+    /// An executable was taken; it wants one of these debug files.
+    Executable {
+        key: ExecutableKey,
+        build_id: BuildId,
+        wanted: Vec<DebugFileWanted>,
+    },
+    /// An executable's file is of no use.
+    Refused { key: ExecutableKey, reason: Reason },
+    /// Whether a debug file was the right one.
+    DebugFile { key: ExecutableKey, taken: bool },
+    /// A named window.
+    Window(Box<NamedWindow>),
+}
+
+/// The worker's state.
+#[derive(Debug)]
+pub(crate) struct NameWorker {
+    pub(crate) namer: Namer,
+    /// Bytes of memory held, estimated.
+    pub(crate) heap_bytes: Arc<Mutex<usize>>,
+}
+
+impl NameWorker {
+    /// Does one thing.
+    pub(crate) fn work(&mut self, request: NameRequest) -> Option<NameAnswer> {
+        match request {
+            NameRequest::Run {
+                kallsyms,
+                kernel_build_id,
+                vdso_key,
+                vdso,
+            } => {
+                self.begin_run(kallsyms.as_ref(), kernel_build_id, vdso_key, vdso);
+                None
+            }
+            NameRequest::Executable {
+                key,
+                file,
+                build_id,
+                file_key,
+            } => Some(self.add_executable(key, file, &build_id, &file_key)),
+            NameRequest::DebugFile { key, wanted, file } => {
+                let attached = self.namer.symbolizer.attach_debug_file(key, &wanted, file);
+                Some(NameAnswer::DebugFile {
+                    key,
+                    taken: attached.is_ok(),
+                })
+            }
+            NameRequest::NoDebugFile { key } => {
+                self.namer.symbolizer.no_debug_file(key);
+                None
+            }
+            NameRequest::PerfMap { image, file } => {
+                self.namer.add_perf_map(image, &file);
+                None
+            }
+            NameRequest::Window(job) => {
+                let named = self.namer.name(*job);
+                let bytes = self.namer.heap_bytes();
+                *self
+                    .heap_bytes
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = bytes;
+                Some(NameAnswer::Window(Box::new(named)))
+            }
+        }
+    }
+
+    fn begin_run(
+        &mut self,
+        kallsyms: Option<&File>,
+        kernel_build_id: BuildId,
+        vdso_key: ExecutableKey,
+        vdso: Vec<u8>,
+    ) {
+        self.namer.forget_images();
+        self.namer.kernel = match kallsyms {
+            Some(file) => KernelSymbols::read(file),
+            None => Err(Reason::KallsymsMissing),
+        };
+        if let Err(reason) = &self.namer.kernel {
+            log::warn!("kernel functions stay unnamed: {reason}");
+        }
+        self.namer.kernel_build_id = kernel_build_id;
+        self.namer.vdso = match self.namer.symbolizer.add_image(vdso_key, vdso) {
+            Ok(_executable) => Some(vdso_key),
+            Err(_reason) => None,
+        };
+    }
+
+    fn add_executable(
+        &mut self,
+        key: ExecutableKey,
+        file: File,
+        build_id: &BuildId,
+        file_key: &FileKey,
+    ) -> NameAnswer {
+        if self.locked(|quarantine| quarantine.holds(file_key)) {
+            let reason = Reason::Quarantined;
+            return NameAnswer::Refused { key, reason };
+        }
+        self.locked(|quarantine| quarantine.mark(file_key));
+        let found = self
+            .namer
+            .symbolizer
+            .add_executable(key, file)
+            .map(|executable| {
+                let id = executable.build_id();
+                let id: BuildId = Bytes::cut(id.map(|id| id.as_bytes()).unwrap_or_default());
+                (id, executable.debug_files_wanted())
+            });
+        self.locked(|quarantine| quarantine.clear(file_key));
+        match found {
+            Ok((found, _)) if !build_id.0.is_empty() && found != *build_id => {
+                self.namer.symbolizer.remove_executable(key);
+                // Another file stands at its path now.
+                let reason = Reason::AddressOutsideText;
+                NameAnswer::Refused { key, reason }
+            }
+            Ok((build_id, wanted)) => NameAnswer::Executable {
+                key,
+                build_id,
+                wanted,
+            },
+            Err(reason) => NameAnswer::Refused { key, reason },
+        }
+    }
+
+    fn locked<T>(&self, act: impl FnOnce(&mut Quarantine) -> T) -> T {
+        act(&mut self
+            .namer
+            .quarantine
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
+    }
+}
