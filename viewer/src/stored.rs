@@ -321,4 +321,9 @@ fn copy_sample(
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "these bytes are the tests' own"
+)]
 mod tests;
