@@ -1,0 +1,212 @@
+//! The shipper's decisions: batches and what became of their profiles in, actions out. No sockets, files or clocks.
+
+use std::collections::BTreeMap;
+
+use ipc_proto::ids::WindowId;
+use ipc_proto::sample::Taken;
+use ipc_proto::symbolized::SymbolizedBatch;
+
+use crate::file_name::WindowStart;
+use crate::profile::{self, BatchFault, Labels};
+use crate::store::StoreError;
+
+/// What the event loop is to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Store a profile and say what became of it ([`Engine::on_stored`]).
+    Store(Outgoing),
+    /// Tell the symbolizer that a window is off its account.
+    Acknowledge(Taken),
+    /// Storing fails since now, for this reason: warn once.
+    WarnStore(StoreError),
+    /// Storing works again, so many samples later.
+    StoreRecovered {
+        /// Samples dropped meanwhile.
+        dropped: u64,
+    },
+}
+
+/// A profile on its way to the store.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The window.
+    pub window: WindowId,
+    /// Its start.
+    pub start: WindowStart,
+    /// Its samples.
+    pub samples: u64,
+    /// The gzip pprof.
+    pub profile: Vec<u8>,
+}
+
+/// Samples on the edge to the store since the start: produced = delivered + dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Samples of windows received.
+    pub produced: u64,
+    /// Samples of windows stored.
+    pub delivered: u64,
+    /// Samples of windows that could not be stored, by cause.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Windows stored.
+    pub windows: u64,
+    /// Bytes of profiles stored.
+    pub bytes: u64,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    labels: Labels,
+    account: Account,
+    /// Samples dropped since storing began to fail, with the cause that was warned about.
+    failing: Option<(&'static str, u64)>,
+}
+
+impl Engine {
+    /// Every sample gets these labels.
+    #[must_use]
+    pub fn new(labels: Labels) -> Self {
+        Self {
+            labels,
+            account: Account::default(),
+            failing: None,
+        }
+    }
+
+    /// The account so far.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// A window with names arrived.
+    ///
+    /// # Errors
+    /// The batch refers to what is not in it: its sender is not to be listened to any more.
+    pub fn on_batch(&mut self, batch: &SymbolizedBatch) -> Result<Action, BatchFault> {
+        let profile = profile::build(batch, &self.labels)?;
+        let samples = batch
+            .samples
+            .0
+            .iter()
+            .fold(0u64, |sum, sample| sum.saturating_add(sample.count));
+        self.account.produced = self.account.produced.saturating_add(samples);
+        Ok(Action::Store(Outgoing {
+            window: batch.window,
+            start: WindowStart::from_nanos(batch.start),
+            samples,
+            profile,
+        }))
+    }
+
+    /// What became of a profile.
+    pub fn on_stored(
+        &mut self,
+        outgoing: &Outgoing,
+        result: Result<(), StoreError>,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match result {
+            Ok(()) => {
+                self.account.delivered = self.account.delivered.saturating_add(outgoing.samples);
+                self.account.windows += 1;
+                self.account.bytes += outgoing.profile.len() as u64;
+                if let Some((_, dropped)) = self.failing.take() {
+                    actions.push(Action::StoreRecovered { dropped });
+                }
+            }
+            Err(error) => {
+                let cause = error.cause();
+                let count = self.account.dropped.entry(cause).or_default();
+                *count = count.saturating_add(outgoing.samples);
+                let (warned, dropped) = self.failing.unwrap_or(("", 0));
+                if warned != cause {
+                    actions.push(Action::WarnStore(error));
+                }
+                self.failing = Some((cause, dropped.saturating_add(outgoing.samples)));
+            }
+        }
+        // Dropped here is counted here: either way the symbolizer need not keep the window.
+        actions.push(Action::Acknowledge(Taken {
+            window: outgoing.window,
+            samples: outgoing.samples,
+        }));
+        actions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipc_proto::codec::List;
+    use ipc_proto::symbolized::{SymbolizedProcess, SymbolizedSample};
+    use rustix::io::Errno;
+
+    use super::*;
+
+    fn batch(window: u64, count: u64) -> SymbolizedBatch {
+        SymbolizedBatch {
+            window: WindowId(window),
+            frequency: 19,
+            strings: List(vec![ipc_proto::codec::Bytes::default()]),
+            processes: List(vec![SymbolizedProcess {
+                executable: ipc_proto::symbolized::NONE,
+                ..SymbolizedProcess::default()
+            }]),
+            samples: List(vec![SymbolizedSample {
+                count,
+                ..SymbolizedSample::default()
+            }]),
+            ..SymbolizedBatch::default()
+        }
+    }
+
+    fn store(engine: &mut Engine, window: u64, result: Result<(), StoreError>) -> Vec<Action> {
+        let Ok(Action::Store(outgoing)) = engine.on_batch(&batch(window, 10)) else {
+            panic!("a sound batch is stored");
+        };
+        engine.on_stored(&outgoing, result)
+    }
+
+    #[test]
+    fn every_window_is_acknowledged_and_the_account_balances() {
+        let mut engine = Engine::new(Labels::default());
+        let full = Err(StoreError::Full(Errno::NOSPC));
+        let read_only = Err(StoreError::Unwritable(Errno::ROFS));
+        for (window, result) in [Ok(()), full, full, read_only, Ok(()), Ok(())]
+            .into_iter()
+            .enumerate()
+        {
+            let actions = store(&mut engine, window as u64, result);
+            assert!(actions.iter().any(|action| matches!(
+                action,
+                Action::Acknowledge(Taken { samples: 10, window: WindowId(taken) })
+                    if *taken == window as u64
+            )));
+        }
+        let account = engine.account();
+        assert_eq!(account.produced, 60);
+        assert_eq!((account.delivered, account.windows), (30, 3));
+        assert_eq!(
+            account.dropped,
+            BTreeMap::from([("store_full", 20), ("store_unwritable", 10)])
+        );
+    }
+
+    #[test]
+    fn a_failing_store_is_warned_about_once_and_so_is_its_recovery() {
+        let mut engine = Engine::new(Labels::default());
+        let warnings = |actions: &[Action]| {
+            actions
+                .iter()
+                .filter(|action| !matches!(action, Action::Acknowledge(_)))
+                .count()
+        };
+        let full = Err(StoreError::Full(Errno::NOSPC));
+        assert_eq!(warnings(&store(&mut engine, 0, full)), 1);
+        assert_eq!(warnings(&store(&mut engine, 1, full)), 0);
+        let actions = store(&mut engine, 2, Ok(()));
+        assert!(matches!(actions[0], Action::StoreRecovered { dropped: 20 }));
+        assert_eq!(warnings(&store(&mut engine, 3, Ok(()))), 0);
+    }
+}

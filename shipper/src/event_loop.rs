@@ -1,0 +1,204 @@
+//! Accepts the symbolizer, receives its windows one at a time, executes the engine's actions. Decides nothing itself.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ipc_endpoint::link::{Link, LinkError, Sent};
+use ipc_endpoint::listener::Listener;
+use ipc_endpoint::peers::Peers;
+use ipc_endpoint::signals::Termination;
+use ipc_endpoint::statistics::Reporter;
+use ipc_proto::hello::Role;
+use ipc_proto::sample::Taken;
+use ipc_proto::symbolized::{ShipperMessage, SymbolizedMessage};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::engine::{Action, Engine};
+use crate::metrics::metrics;
+use crate::store::LocalStore;
+
+/// Links at once: the symbolizer's, and the one of its successor.
+const MAX_LINKS: usize = 2;
+/// Acknowledgements that may wait for a symbolizer that does not read; then its link is closed.
+const MAX_ACKNOWLEDGEMENTS: usize = 256;
+
+#[derive(Debug)]
+struct Client {
+    link: Link<ShipperMessage, SymbolizedMessage>,
+    acknowledgements: VecDeque<Taken>,
+}
+
+/// Everything the loop waits for and acts on.
+#[derive(Debug)]
+pub struct EventLoop {
+    /// Where the symbolizer connects.
+    pub listener: Listener,
+    /// Who may.
+    pub peers: Peers,
+    /// What decides.
+    pub engine: Engine,
+    /// Where profiles go.
+    pub store: LocalStore,
+    /// Where metrics go.
+    pub reporter: Reporter,
+    /// Says when to end.
+    pub termination: Termination,
+    clients: Vec<Client>,
+    violations: BTreeMap<&'static str, u64>,
+}
+
+impl EventLoop {
+    /// Nobody is connected yet.
+    pub fn new(
+        listener: Listener,
+        peers: Peers,
+        engine: Engine,
+        store: LocalStore,
+        reporter: Reporter,
+        termination: Termination,
+    ) -> Self {
+        Self {
+            listener,
+            peers,
+            engine,
+            store,
+            reporter,
+            termination,
+            clients: Vec::new(),
+            violations: BTreeMap::new(),
+        }
+    }
+
+    /// Runs until the process is asked to end; what the symbolizer sent before is stored.
+    ///
+    /// # Errors
+    /// The kernel refused to wait.
+    pub fn run(&mut self) -> Result<(), Errno> {
+        loop {
+            self.wait()?;
+            let ends = self.termination.asked();
+            self.accept();
+            for mut client in std::mem::take(&mut self.clients) {
+                match self.serve(&mut client) {
+                    Ok(()) => self.clients.push(client),
+                    Err(error) => self.note(&error),
+                }
+            }
+            let now = nanos(ClockId::Monotonic);
+            if ends || self.reporter.is_due(now) {
+                let metrics = metrics(self.engine.account(), &self.store, &self.violations);
+                self.reporter.report(now, metrics, ends);
+            }
+            if ends {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<(), Errno> {
+        let mut fds = vec![PollFd::new(&self.termination, PollFlags::IN)];
+        if self.clients.len() < MAX_LINKS {
+            fds.push(PollFd::new(&self.listener, PollFlags::IN));
+        }
+        fds.extend(self.clients.iter().map(|client| {
+            let out = if client.acknowledgements.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
+            PollFd::new(&client.link, PollFlags::IN | out)
+        }));
+        let timeout = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn accept(&mut self) {
+        while self.clients.len() < MAX_LINKS {
+            let roles = [Role::Symbolizer];
+            match self.listener.accept(Role::Shipper, &roles, &self.peers) {
+                Ok(Some(link)) => self.clients.push(Client {
+                    link,
+                    acknowledgements: VecDeque::new(),
+                }),
+                Ok(None) => return,
+                Err(error) => self.note(&error),
+            }
+        }
+    }
+
+    fn serve(&mut self, client: &mut Client) -> Result<(), LinkError> {
+        while client.acknowledgements.len() < MAX_ACKNOWLEDGEMENTS {
+            let Some(received) = client.link.receive()? else {
+                break;
+            };
+            if !received.fds.is_empty() {
+                return Err(ipc_endpoint::link::Violation::Descriptors(received.fds.len()).into());
+            }
+            let SymbolizedMessage::Batch(batch) = received.message;
+            match self.engine.on_batch(&batch) {
+                Ok(action) => self.act(client, action),
+                Err(fault) => {
+                    log::warn!("the symbolizer sent a batch that {fault}: its link is closed");
+                    *self.violations.entry("batch").or_default() += 1;
+                    return Err(LinkError::Closed);
+                }
+            }
+        }
+        while let Some(taken) = client.acknowledgements.front() {
+            match client
+                .link
+                .send(&ShipperMessage::Taken(taken.clone()), &[])?
+            {
+                Sent::Done => client.acknowledgements.pop_front(),
+                Sent::WouldBlock => break,
+            };
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, client: &mut Client, action: Action) {
+        match action {
+            Action::Store(outgoing) => {
+                let now_millis = nanos(ClockId::Realtime) / 1_000_000;
+                let result = self
+                    .store
+                    .write(outgoing.start, &outgoing.profile, now_millis);
+                for action in self.engine.on_stored(&outgoing, result) {
+                    self.act(client, action);
+                }
+            }
+            Action::Acknowledge(taken) => client.acknowledgements.push_back(taken),
+            Action::WarnStore(error) => log::warn!(
+                "cannot store profiles in {}: {error}; their samples are dropped and counted until it works again",
+                self.store.path().display()
+            ),
+            Action::StoreRecovered { dropped } => log::info!(
+                "profiles are stored in {} again; {dropped} samples were dropped meanwhile",
+                self.store.path().display()
+            ),
+        }
+    }
+
+    fn note(&mut self, error: &LinkError) {
+        if let LinkError::Violation(violation) = error {
+            log::warn!("the symbolizer's link is closed: {error}");
+            *self.violations.entry(violation.name()).or_default() += 1;
+        } else {
+            log::info!("the symbolizer's link ended: {error}");
+        }
+    }
+}
+
+fn nanos(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    (time.tv_sec as u64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(time.tv_nsec as u64)
+}

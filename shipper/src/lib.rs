@@ -1,0 +1,10 @@
+//! Leadsman's shipper as a library: what the process is made of, so that tests reach it.
+#![forbid(unsafe_code)]
+
+pub mod arguments;
+pub mod engine;
+pub mod event_loop;
+pub mod file_name;
+mod metrics;
+pub mod profile;
+pub mod store;
