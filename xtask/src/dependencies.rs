@@ -14,8 +14,9 @@ const PRIVILEGED_CRATES: usize = 30;
 const FORBIDDEN: [&str; 8] = [
     "tokio", "tonic", "prost", "serde", "gimli", "rustls", "clap", "hyper",
 ];
-/// Crates that are a process each; only the front command may link some, for its inspection commands.
-const PROCESSES: [&str; 6] = [
+/// Crates that are a process each.
+const PROCESSES: [&str; 7] = [
+    "leadsman",
     "leadsman-sampler",
     "leadsman-opener",
     "leadsman-symbolizer",
