@@ -152,4 +152,10 @@ pub fn read_within(bytes: &[u8], limits: Limits) -> Result<Profile, ReadError> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 mod tests;

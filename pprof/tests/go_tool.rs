@@ -15,7 +15,10 @@ fn has_go(test: &str) -> bool {
         Err(error) => format!("`go` cannot be started: {error}; install golang"),
     };
     // Not eprintln!, which the test runner keeps to itself when a test passes.
-    writeln!(std::io::stderr(), "{test} DID NOT RUN: {why}").unwrap();
+    let line = format!("{test} DID NOT RUN: {why}\n");
+    std::io::stderr()
+        .write_all(line.as_bytes())
+        .expect("standard error is open");
     false
 }
 
@@ -32,10 +35,10 @@ fn go(arguments: &[&str], directory: &Path) -> String {
         // Profiles are symbolized: no executable is to be looked for.
         .env("PPROF_BINARY_PATH", directory)
         .output()
-        .unwrap();
+        .expect("go starts");
     let stderr = String::from_utf8_lossy(&stderr);
     assert!(status.success(), "go {arguments:?}: {stderr}");
-    String::from_utf8(stdout).unwrap()
+    String::from_utf8(stdout).expect("go writes UTF-8")
 }
 
 fn built() -> Profile {

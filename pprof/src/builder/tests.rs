@@ -192,13 +192,16 @@ fn labels_without_a_value_are_left_out() {
     assert_eq!(keys, ["thread_id", "node"]);
 }
 
+/// Address, mapping and functions of each location; process; name.
+type Stack = (Vec<(u64, Vec<u64>)>, u32, String);
+
 proptest! {
     #[test]
     fn what_was_counted_is_read_back(
         samples in vec((vec((0usize..3, 0u64..6, vec(0usize..5, 0..3)), 0..8), 0u32..3, "[a-c;\n\u{1f980}]{0,2}", 1u64..9), 0..40),
     ) {
         let mut builder = Builder::new(Meta { time_nanos: 1, duration_nanos: 2, frequency: 97 });
-        let mut expected: HashMap<(Vec<(u64, Vec<u64>)>, u32, String), i64> = HashMap::new();
+        let mut expected: HashMap<Stack, i64> = HashMap::new();
         for (stack, pid, comm, count) in &samples {
             let mut ids = Vec::new();
             let mut key = Vec::new();

@@ -20,7 +20,7 @@ fn report(profile: &Profile, layout: Layout) -> String {
 fn a_report_is_totals_and_three_tables() {
     let text = "\
 Profile    out.pb.gz
-Values     samples/count, one each 10.0 ms of CPU time (100 Hz)
+Values     samples/count, sampled each 10.0 ms of CPU time (100 Hz)
 Taken      2026-11-24 13:52:38 UTC, for 10.0 s
 Total      12 samples, 120 ms of CPU time, in 4 distinct stacks
 Processes  3
