@@ -233,6 +233,9 @@ impl<const MAX: usize> Wire for Bytes<MAX> {
     }
 }
 
+/// Values of a list that room is made for at once.
+const FIRST_CAPACITY: usize = 1024;
+
 /// At most `MAX` values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List<T, const MAX: usize>(pub Vec<T>);
@@ -256,8 +259,9 @@ impl<T: Wire, const MAX: usize> Wire for List<T, MAX> {
         if length > MAX {
             return Err(DecodeError::TooLong { length, max: MAX });
         }
-        // Every value takes at least one byte: a short message can't make us allocate a long list.
-        let mut values = Vec::with_capacity(length.min(reader.remaining()));
+        // Every value takes at least one byte, but more in memory: what a message announces is not allocated before
+        // it came.
+        let mut values = Vec::with_capacity(length.min(reader.remaining()).min(FIRST_CAPACITY));
         for _ in 0..length {
             values.push(T::decode(reader)?);
         }

@@ -173,7 +173,8 @@ impl<Out: Message, In: Message> Link<Out, In> {
     /// Sends a message with file descriptors (without its body's).
     ///
     /// # Errors
-    /// The link is unusable.
+    /// The link is unusable for sending. After [`LinkError::Closed`] the peer's last messages may still wait:
+    /// [`Link::receive`] hands them out before it says the same.
     pub fn send(&mut self, message: &Out, fds: &[BorrowedFd<'_>]) -> Result<Sent, LinkError> {
         self.send_body(message.number(), &message.encode_body(), fds)
     }
@@ -295,7 +296,12 @@ impl<Out: Message, In: Message> Link<Out, In> {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
-        let result = match recvmsg(&self.fd, &mut parts, &mut control, flags) {
+        let mut received = recvmsg(&self.fd, &mut parts, &mut control, flags);
+        if matches!(received, Err(Errno::CONNRESET)) {
+            // Said once when the peer ended without reading all we sent. What it sent before is still to be read.
+            received = recvmsg(&self.fd, &mut parts, &mut control, flags);
+        }
+        let result = match received {
             Ok(result) => result,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
             Err(Errno::CONNRESET) => return Err(LinkError::Closed),
