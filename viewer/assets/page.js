@@ -369,7 +369,7 @@ function showNotes() {
   const items = [3, 4, 5, 6].map((kind) => {
     const swatch = element("i");
     swatch.style.background = palette.kind(kind);
-    return element("li", {}, swatch, KIND_NAMES[kind], element("b", { textContent: percent(kinds[kind], whole, 0) + " %" }));
+    return element("li", {}, swatch, KIND_NAMES[kind], element("b", { textContent: tree.hidden ? "" : percent(kinds[kind], whole, 0) + " %" }));
   });
   const swatch = element("i");
   swatch.style.background = palette.kind(7);

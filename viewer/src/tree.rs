@@ -1,6 +1,7 @@
 //! Call trees: the stacks of some windows merged by equal callers, cut to what can be seen. Never drops weight silently: what
 //! isn't sent is counted.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -10,7 +11,7 @@ use crate::profile::{Frame, FrameKind, Profile};
 use crate::selector::Selector;
 
 /// Nodes of a tree while it is built: about 60 bytes each.
-const MAX_NODES: usize = 400_000;
+const MAX_NODES: usize = 250_000;
 /// Nodes of a tree that is sent: more rectangles than a large screen can show.
 const MAX_SENT: usize = 30_000;
 /// Numbers for each node in [`View::nodes`].
@@ -185,13 +186,13 @@ impl TreeBuilder {
     fn cut_to(self, most: usize) -> View {
         let least = least_weight(&self.nodes, most);
         // A callee never outweighs its caller, so what stays is a tree.
-        let mut children: Vec<Vec<u32>> = vec![Vec::new(); self.nodes.len()];
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
         let mut hidden_nodes = 0;
         for (index, node) in self.nodes.iter().enumerate().skip(1) {
             if node.total < least {
                 hidden_nodes += 1;
-            } else if let Some(siblings) = children.get_mut(node.parent as usize) {
-                siblings.push(index as u32);
+            } else {
+                children.entry(node.parent).or_default().push(index as u32);
             }
         }
         let mut sent_frames = FrameTable::new(self.frames.len());
@@ -203,7 +204,7 @@ impl TreeBuilder {
             };
             let frame = sent_frames.number(node.frame, &self.frames);
             nodes.extend_from_slice(&[depth, frame, node.total, node.own]);
-            let Some(siblings) = children.get_mut(index as usize) else {
+            let Some(mut siblings) = children.remove(&index) else {
                 continue;
             };
             // Pushed lightest first, so that the heaviest is taken first.
@@ -211,11 +212,11 @@ impl TreeBuilder {
                 let key = |index: &u32| {
                     let node = self.nodes.get(*index as usize);
                     let frame = node.and_then(|node| self.frames.get(node.frame as usize));
-                    (node.map_or(0, |node| node.total), std::cmp::Reverse(frame))
+                    (node.map_or(0, |node| node.total), Reverse(frame))
                 };
                 key(left).cmp(&key(right))
             });
-            path.extend(siblings.drain(..).map(|child| (child, depth + 1)));
+            path.extend(siblings.into_iter().map(|child| (child, depth + 1)));
         }
         View {
             total: self.nodes.first().map_or(0, |root| root.total),
