@@ -1,0 +1,264 @@
+//! The command line. Flags of `up` bear the names of the agent that Leadsman replaces (parca-agent).
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use ipc_proto::hello::Role;
+
+use crate::report;
+
+/// Where a running `leadsman up` has its sockets.
+pub(crate) const RUNTIME_DIRECTORY: &str = "/run/leadsman";
+/// Where its page is.
+pub(crate) const HTTP_ADDRESS: &str = "127.0.0.1:7071";
+
+/// An always-on CPU profiler for the whole machine.
+#[derive(Debug, Parser)]
+#[command(name = "leadsman", version, about, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything in the foreground and serve the page
+    Up(Box<Up>),
+    /// Record one profile: of the machine, of processes, or of a command
+    Record(Record),
+    /// Show a profile as text
+    Report(report::Arguments),
+    /// Print the unwind table of an ELF file
+    UnwindTable(UnwindTable),
+    /// Print the functions at addresses of an ELF file
+    Symbolize(Symbolize),
+    /// Compare the rights of each live process with those it may have
+    Security,
+    /// Say how a running Leadsman does
+    Status(Status),
+    /// Check this machine and say how to remedy what is missing
+    Doctor,
+    /// Confine this process, then become a role's binary
+    #[command(hide = true)]
+    Launch(Launch),
+    /// Wait until told, then become a command
+    #[command(hide = true)]
+    Hold(Hold),
+}
+
+/// `leadsman up`.
+#[derive(Args, Debug)]
+pub(crate) struct Up {
+    /// Keep profiles in this directory
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/leadsman/profiles",
+        env = "LEADSMAN_LOCAL_STORE_DIRECTORY"
+    )]
+    pub(crate) local_store_directory: PathBuf,
+    /// Remove the oldest profiles beyond this many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    pub(crate) local_store_max_bytes: u64,
+    /// Remove profiles older than this
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = crate::duration::parse_positive)]
+    pub(crate) local_store_max_age: Duration,
+    /// Serve the page at this address
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = HTTP_ADDRESS, value_parser = address)]
+    pub(crate) http_address: SocketAddr,
+    /// Length of a window: one profile each
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = window)]
+    pub(crate) profiling_duration: Duration,
+    /// Samples a second and CPU
+    #[arg(long, value_name = "HZ", default_value_t = 19, value_parser = rate())]
+    pub(crate) profiling_cpu_sampling_frequency: u32,
+    /// Value of the label `node`; the host's name when absent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Labels of every sample: KEY=VALUE;...
+    #[arg(long, value_name = "KEY=VALUE;...", default_value = "", value_parser = external_labels)]
+    pub(crate) metadata_external_labels: Labels,
+    /// Kernel memory for unwind tables, bytes
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) bpf_memory_budget: Option<u64>,
+    /// Where the sockets are
+    #[arg(long, value_name = "DIR", default_value = RUNTIME_DIRECTORY)]
+    pub(crate) runtime_directory: PathBuf,
+    /// error, warn, info or debug
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
+    pub(crate) log_level: log::LevelFilter,
+}
+
+/// Names and values.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Labels(pub(crate) Vec<(String, String)>);
+
+/// `leadsman record`.
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "leadsman record [-d DURATION] [-F HZ] [-o FILE] [-p PID]...\n       leadsman record [-F HZ] [-o FILE] -- COMMAND [ARGUMENTS]..."
+)]
+pub(crate) struct Record {
+    /// End after this time; without it and without a command: at Ctrl-C
+    #[arg(short, long, value_name = "DURATION", value_parser = crate::duration::parse_positive)]
+    pub(crate) duration: Option<Duration>,
+    /// Samples a second and CPU
+    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 97, value_parser = rate(), allow_negative_numbers = true)]
+    pub(crate) frequency: u32,
+    /// Write to this file: .pb.gz, .pb (pprof), .folded, .json (speedscope), .svg; `-`: pprof to standard output
+    #[arg(short, long, value_name = "FILE", default_value = "leadsman.pb.gz")]
+    pub(crate) output: PathBuf,
+    /// Record this process with all its threads; repeat for more
+    #[arg(short, long = "process", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..), conflicts_with = "command", allow_negative_numbers = true)]
+    pub(crate) processes: Vec<i32>,
+    /// Record processes that the named ones start, too
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = ArgAction::Set
+    )]
+    pub(crate) children: bool,
+    /// error, warn, info or debug
+    #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = log_level)]
+    pub(crate) log_level: log::LevelFilter,
+    /// Record this command from its first instruction to its exit
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `leadsman unwind-table`.
+#[derive(Args, Debug)]
+pub(crate) struct UnwindTable {
+    /// The ELF file
+    pub(crate) file: PathBuf,
+    /// One JSON object a row, or columns
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["json", "text"])]
+    pub(crate) format: String,
+}
+
+/// `leadsman symbolize`.
+#[derive(Args, Debug)]
+pub(crate) struct Symbolize {
+    /// The ELF file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) exe: PathBuf,
+    /// Addresses as written in the file, hexadecimal
+    #[arg(required = true, value_name = "ADDRESS", value_parser = hexadecimal)]
+    pub(crate) addresses: Vec<Hexadecimal>,
+}
+
+/// An address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hexadecimal(pub(crate) u64);
+
+/// `leadsman status`.
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Where the page of the running Leadsman is
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = HTTP_ADDRESS, value_parser = address)]
+    pub(crate) http_address: SocketAddr,
+}
+
+/// `leadsman launch`.
+#[derive(Args, Debug)]
+pub(crate) struct Launch {
+    #[arg(value_parser = role)]
+    pub(crate) role: Role,
+    #[arg(long)]
+    pub(crate) uid: u32,
+    #[arg(long)]
+    pub(crate) gid: u32,
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// `leadsman hold`.
+#[derive(Args, Debug)]
+pub(crate) struct Hold {
+    #[arg(long)]
+    pub(crate) gate: PathBuf,
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+fn rate() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1000)
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    Role::from_name(text).ok_or_else(|| format!("{text:?} is no role"))
+}
+
+fn log_level(text: &str) -> Result<log::LevelFilter, String> {
+    text.parse()
+        .map_err(|_unknown| format!("{text:?} is none of error, warn, info, debug"))
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    let window = crate::duration::parse_positive(text)?;
+    let sensible = Duration::from_secs(1)..=Duration::from_secs(3600);
+    if sensible.contains(&window) {
+        Ok(window)
+    } else {
+        Err(format!("{text:?} is not from 1s to 1h"))
+    }
+}
+
+fn external_labels(text: &str) -> Result<Labels, String> {
+    crate::labels::parse(text).map(Labels)
+}
+
+/// Reads `ADDRESS:PORT`, `localhost:PORT` or `:PORT`; other names aren't looked up.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let written_out = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None if text.starts_with(':') => format!("[::]{text}"),
+        None => text.to_owned(),
+    };
+    written_out
+        .parse()
+        .map_err(|_malformed| format!("{text:?} is no ADDRESS:PORT such as {HTTP_ADDRESS}"))
+}
+
+fn hexadecimal(text: &str) -> Result<Hexadecimal, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u64::from_str_radix(digits, 16)
+        .map(Hexadecimal)
+        .map_err(|_malformed| format!("{text:?} is no hexadecimal address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_recorded_command_keeps_its_own_flags() {
+        let cli = Cli::try_parse_from(["leadsman", "record", "-F", "9", "--", "ls", "-p", "x"]);
+        let Ok(Cli {
+            command: Command::Record(record),
+        }) = cli
+        else {
+            panic!("{cli:?}");
+        };
+        assert_eq!(record.command, ["ls", "-p", "x"]);
+        assert!(record.children && record.processes.is_empty());
+    }
+
+    #[test]
+    fn a_command_and_processes_exclude_each_other() {
+        assert!(Cli::try_parse_from(["leadsman", "record", "-p", "1", "--", "ls"]).is_err());
+    }
+}

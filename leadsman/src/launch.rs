@@ -1,0 +1,75 @@
+//! `leadsman launch ROLE`: takes this process's rights away, then becomes the role's binary.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use ipc_endpoint::rights::{self, Machine};
+use ipc_endpoint::{confine, logger};
+
+use crate::cli::Launch;
+use crate::error::Failure;
+use crate::roles;
+
+/// Does not return when all goes well.
+///
+/// # Errors
+/// The rights can't be taken away, or the binary can't be started.
+pub(crate) fn run(launch: &Launch) -> Result<ExitCode, Failure> {
+    logger::init(launch.role, log::LevelFilter::Warn);
+    let binary = binary(&roles::binary(launch.role))?;
+    let role = launch.role.name();
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::failed(format!("cannot start leadsman-{role}: {error}"))
+    };
+    let rights = rights::of(launch.role).ok_or_else(|| failed(&"it has no rights"))?;
+    // Opened now: its directory may be closed to the process's user.
+    let opened = File::open(&binary).map_err(|error| failed(&error))?;
+    let shortfalls = confine::enter(rights, &Machine::read(), launch.uid, launch.gid)
+        .map_err(|error| failed(&error))?;
+    for shortfall in shortfalls {
+        log::warn!("{shortfall}");
+    }
+    match execute(&binary, &opened, launch) {
+        Ok(never) => match never {},
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+fn execute(binary: &Path, opened: &File, launch: &Launch) -> io::Result<Infallible> {
+    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+    let mut last = io::Error::other("no path");
+    for path in [binary, &by_descriptor] {
+        last = Command::new(path)
+            .arg0(roles::binary(launch.role))
+            .args(&launch.arguments)
+            .env("LISTEN_PID", std::process::id().to_string())
+            .exec();
+        if last.kind() != io::ErrorKind::PermissionDenied {
+            break;
+        }
+    }
+    Err(last)
+}
+
+/// A binary beside this one.
+///
+/// # Errors
+/// It is not there.
+pub(crate) fn binary(name: &str) -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("cannot find the own binary: {error}")))?;
+    let binary = own.with_file_name(name);
+    if binary.is_file() {
+        Ok(binary)
+    } else {
+        Err(Failure::failed(format!(
+            "{} is missing: install all of Leadsman's binaries side by side",
+            binary.display()
+        )))
+    }
+}

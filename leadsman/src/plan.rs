@@ -1,0 +1,85 @@
+//! What to start: which processes, as whom, with which arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use ipc_proto::hello::Role;
+
+use crate::users::User;
+
+/// One process to start.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    /// Which.
+    pub(crate) role: Role,
+    /// As whom.
+    pub(crate) user: User,
+    /// Its arguments.
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// Everything that the processes of one run have in common, and what each is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Where the sockets are.
+    pub(crate) runtime_directory: PathBuf,
+    /// Level of their logs.
+    pub(crate) log_level: log::LevelFilter,
+    /// Who runs as whom.
+    pub(crate) users: Vec<(Role, User)>,
+    /// Who listens for statistics in place of the viewer: the front command itself, which is root.
+    pub(crate) front_listens: bool,
+    /// The sampler's own arguments.
+    pub(crate) sampler: Vec<OsString>,
+    /// Where the symbolizer keeps unwind tables.
+    pub(crate) cache_directory: PathBuf,
+    /// Where the shipper writes and the viewer reads.
+    pub(crate) store_directory: PathBuf,
+    /// The shipper's own arguments.
+    pub(crate) shipper: Vec<OsString>,
+    /// The viewer's own arguments.
+    pub(crate) viewer: Vec<OsString>,
+}
+
+impl Plan {
+    /// The processes in the order of their start.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let process = |(role, user): &(Role, User)| Process {
+            role: *role,
+            user: *user,
+            arguments: self.arguments(*role),
+        };
+        self.users.iter().map(process).collect()
+    }
+
+    fn arguments(&self, role: Role) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut option = |name: &str, value: OsString| arguments.extend([name.into(), value]);
+        option("--runtime-directory", self.runtime_directory.clone().into());
+        option(
+            "--log-level",
+            self.log_level.as_str().to_ascii_lowercase().into(),
+        );
+        for (peer, user) in &self.users {
+            option("--peer", format!("{}={}", peer.name(), user.uid).into());
+        }
+        if self.front_listens {
+            option("--peer", format!("{}=0", Role::Viewer.name()).into());
+        }
+        let store = || OsString::from(&self.store_directory);
+        match role {
+            Role::Sampler => arguments.extend(self.sampler.iter().cloned()),
+            Role::Symbolizer => option("--cache-directory", self.cache_directory.clone().into()),
+            Role::Shipper => {
+                option("--store-directory", store());
+                arguments.extend(self.shipper.iter().cloned());
+            }
+            Role::Viewer => {
+                option("--store-directory", store());
+                arguments.extend(self.viewer.iter().cloned());
+            }
+            Role::Opener | Role::DebuginfoUploader | Role::Leadsman => {}
+        }
+        arguments
+    }
+}

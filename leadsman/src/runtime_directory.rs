@@ -1,0 +1,211 @@
+//! The runtime directory with its listening sockets, made before anybody is started and removed at the end.
+
+use std::collections::HashMap;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use ipc_proto::hello::Role;
+use rustix::fs::{Gid, Uid, chown};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+
+use crate::error::Failure;
+use crate::roles::{EDGES, Edge};
+use crate::users::User;
+
+/// Connections that may wait for a process that is being restarted.
+const BACKLOG: i32 = 16;
+/// Holds the process id of the front command.
+const PID_FILE: &str = "leadsman.pid";
+/// Where a recorded command waits for the recording's start.
+pub(crate) const GATE: &str = "gate.sock";
+/// A recording's own store and cache.
+pub(crate) const STORE: &str = "store";
+pub(crate) const CACHE: &str = "cache";
+
+/// The directory; gone with the value.
+#[derive(Debug)]
+pub(crate) struct RuntimeDirectory {
+    path: PathBuf,
+    listeners: HashMap<&'static str, OwnedFd>,
+}
+
+impl RuntimeDirectory {
+    /// Makes the directory, takes over one that a killed run left behind.
+    ///
+    /// # Errors
+    /// Another Leadsman runs there, or the directory can't be made.
+    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        let failed = |what: &str, error: io::Error| {
+            Failure::failed(format!(
+                "cannot {what} {}: {error}: choose another --runtime-directory",
+                path.display()
+            ))
+        };
+        match fs::create_dir(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if let Some(pid) = running(path) {
+                    return Err(Failure::failed(format!(
+                        "Leadsman runs already as process {pid} in {}: stop it first, or choose another --runtime-directory",
+                        path.display()
+                    )));
+                }
+                clear(path).map_err(|error| failed("take over", error))?;
+            }
+            Err(error) => return Err(failed("create", error)),
+        }
+        let directory = Self {
+            path: path.to_owned(),
+            listeners: HashMap::new(),
+        };
+        // Others pass through it to the sockets, and list nothing.
+        fs::set_permissions(path, Permissions::from_mode(0o711))
+            .and_then(|()| fs::write(path.join(PID_FILE), format!("{}\n", std::process::id())))
+            .map_err(|error| failed("write to", error))?;
+        Ok(directory)
+    }
+
+    /// Makes every socket of which the listener is among `listeners`, each for its connectors alone.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(crate) fn listen(
+        &mut self,
+        listeners: &[Role],
+        user: impl Fn(Role) -> Option<User>,
+    ) -> Result<(), Failure> {
+        for edge in EDGES
+            .iter()
+            .filter(|edge| listeners.contains(&edge.listener))
+        {
+            let path = self.path.join(edge.socket);
+            let listener = make(&path, edge, &user).map_err(|error| {
+                Failure::failed(format!(
+                    "cannot make the socket {}: {error}",
+                    path.display()
+                ))
+            })?;
+            self.listeners.insert(edge.socket, listener);
+        }
+        Ok(())
+    }
+
+    /// The listening socket of that name.
+    pub(crate) fn listener(&self, socket: &str) -> Option<BorrowedFd<'_>> {
+        self.listeners.get(socket).map(AsFd::as_fd)
+    }
+
+    /// Hands a listening socket out for good.
+    pub(crate) fn take(&mut self, socket: &str) -> Option<OwnedFd> {
+        self.listeners.remove(socket)
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for RuntimeDirectory {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("leadsman: cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// The process that holds a runtime directory, if it lives.
+pub(crate) fn running(path: &Path) -> Option<i32> {
+    let text = fs::read_to_string(path.join(PID_FILE)).ok()?;
+    let pid: i32 = text.trim().parse().ok()?;
+    let executable = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    // The number may be another process's by now.
+    (executable.file_name()?.to_str()?.starts_with("leadsman")).then_some(pid)
+}
+
+/// Removes what a killed run left; refuses a directory that holds anything else.
+fn clear(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let own = |known: &str| name == known;
+        if own(STORE) || own(CACHE) {
+            fs::remove_dir_all(entry.path())?;
+        } else if own(PID_FILE) || own(GATE) || EDGES.iter().any(|edge| own(edge.socket)) {
+            fs::remove_file(entry.path())?;
+        } else {
+            return Err(io::Error::other(format!(
+                "it holds {}, which is not Leadsman's",
+                name.to_string_lossy()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A listening socket that just its connectors can write to, which is what connect(2) asks for. Whoever listens
+/// inherits it and needs no right on its path.
+fn make(
+    path: &Path,
+    edge: &Edge,
+    user: impl Fn(Role) -> Option<User>,
+) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let connectors: Vec<User> = edge
+        .connectors
+        .iter()
+        .filter_map(|role| user(*role))
+        .collect();
+    let mode = match connectors.as_slice() {
+        [] => 0o666,
+        [_] => 0o600,
+        _ => 0o660,
+    };
+    let owner = connectors.first().map(|user| Uid::from_raw(user.uid));
+    let group = connectors.get(1).map(|user| Gid::from_raw(user.gid));
+    chown(path, owner, group)?;
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode))?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_left_directory_is_taken_over_and_a_strange_one_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("run");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("samples.sock"), "").unwrap();
+        // No process has this number (kernel.pid_max is at most 2^22).
+        fs::write(path.join(PID_FILE), "99999999\n").unwrap();
+        let directory = RuntimeDirectory::create(&path).unwrap();
+        assert!(!path.join("samples.sock").exists());
+        drop(directory);
+        assert!(!path.exists());
+
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("diary"), "").unwrap();
+        let error = RuntimeDirectory::create(&path).unwrap_err().to_string();
+        assert!(error.contains("diary"), "{error}");
+        assert!(path.join("diary").exists());
+    }
+
+    #[test]
+    fn two_do_not_run_in_one_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("run");
+        let _first = RuntimeDirectory::create(&path).unwrap();
+        let error = RuntimeDirectory::create(&path).unwrap_err().to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+    }
+}

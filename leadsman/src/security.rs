@@ -1,0 +1,124 @@
+//! `leadsman security`: what the running processes may do, against what they are meant to.
+
+use std::fs;
+use std::process::ExitCode;
+
+use ipc_endpoint::rights::{ALL, Machine, Rights, capability_names, line};
+use rustix::thread::CapabilitySet;
+
+use crate::error::Failure;
+
+/// What `/proc/PID/status` says of a process.
+#[derive(Debug, Default)]
+struct Seen {
+    uid: u32,
+    permitted: u64,
+    effective: u64,
+    no_new_privs: u32,
+    seccomp: u32,
+}
+
+/// Prints each live process; exit code 1 when one has other rights than it should.
+pub(crate) fn run() -> Result<ExitCode, Failure> {
+    let machine = Machine::read();
+    let (mut found, mut wrong) = (0, 0);
+    for rights in &ALL {
+        for pid in pids_of(rights) {
+            found += 1;
+            println!("pid {pid:<7} {}", line(rights, &machine));
+            let Some(seen) = status(pid) else { continue };
+            for fault in faults(rights, &machine, &seen) {
+                wrong += 1;
+                println!("            WRONG: {fault}");
+            }
+        }
+    }
+    if found == 0 {
+        return Err(Failure::failed(
+            "no process of Leadsman runs: start it by `sudo leadsman up`",
+        ));
+    }
+    println!("{found} processes, {wrong} deviations");
+    Ok(if wrong == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn faults(rights: &Rights, machine: &Machine, seen: &Seen) -> Vec<String> {
+    let mut faults = Vec::new();
+    if seen.uid == 0 {
+        faults.push("runs as root".to_owned());
+    }
+    let allowed = rights.after_lockdown(machine);
+    let held = CapabilitySet::from_bits_retain(seen.permitted | seen.effective);
+    let excess = held.difference(allowed);
+    if !excess.is_empty() {
+        faults.push(format!("has {}", capability_names(excess)));
+    }
+    if seen.no_new_privs != 1 {
+        faults.push("no_new_privs is off".to_owned());
+    }
+    if seen.seccomp != 2 {
+        faults.push("has no seccomp filter".to_owned());
+    }
+    faults
+}
+
+/// Processes whose command line begins with the role's binary.
+fn pids_of(rights: &Rights) -> Vec<u32> {
+    let name = format!("leadsman-{}", rights.role.name());
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_ours = |pid: &u32| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
+        program.rsplit(|byte| *byte == b'/').next() == Some(name.as_bytes())
+    };
+    pids.filter(is_ours).collect()
+}
+
+fn status(pid: u32) -> Option<Seen> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().next()
+    };
+    let hexadecimal = |name: &str| field(name).and_then(|text| u64::from_str_radix(text, 16).ok());
+    Some(Seen {
+        uid: field("Uid:")?.parse().ok()?,
+        permitted: hexadecimal("CapPrm:")?,
+        effective: hexadecimal("CapEff:")?,
+        no_new_privs: field("NoNewPrivs:")?.parse().ok()?,
+        seccomp: field("Seccomp:")?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_process_is_told_from_a_confined_one() {
+        let own = status(std::process::id()).expect("readable");
+        let machine = Machine::read();
+        let rights = ALL.first().expect("there are some");
+        assert!(
+            faults(rights, &machine, &own)
+                .iter()
+                .any(|fault| fault.contains("seccomp"))
+        );
+        let confined = Seen {
+            uid: 61184,
+            no_new_privs: 1,
+            seccomp: 2,
+            ..Seen::default()
+        };
+        assert!(faults(rights, &machine, &confined).is_empty());
+    }
+}

@@ -1,0 +1,101 @@
+//! What a recording says of itself at its end: samples, how many are whole, what was dropped, what it cost.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use pprof::frames::FrameKind;
+use pprof::{Frames, Profile};
+
+use crate::collector::{Collector, label};
+
+/// A recording in numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) samples: i64,
+    user: i64,
+    complete: i64,
+    stops: BTreeMap<String, i64>,
+    drops: BTreeMap<String, u64>,
+    cpu_seconds: f64,
+    pss_bytes: f64,
+    bpf_bytes: f64,
+}
+
+impl Summary {
+    /// Of a profile, and of what the processes said at the end.
+    pub(crate) fn of(profile: &Profile, collector: &Collector) -> Self {
+        let mut summary = Self {
+            cpu_seconds: collector.sum("leadsman_process_cpu_seconds_total"),
+            pss_bytes: collector.sum("leadsman_process_pss_bytes"),
+            bpf_bytes: [
+                "leadsman_unwind_table_bytes",
+                "leadsman_process_map_bytes",
+                "leadsman_ring_bytes",
+            ]
+            .iter()
+            .map(|name| collector.sum(name))
+            .sum(),
+            ..Self::default()
+        };
+        for (_, metric) in collector.metrics("leadsman_edge_dropped_samples_total") {
+            let cause = label(metric, "cause");
+            // Samples of processes that nobody asked for are no loss.
+            if metric.value > 0.0 && cause != "not_selected" {
+                *summary.drops.entry(cause).or_default() += metric.value as u64;
+            }
+        }
+        summary.count(profile);
+        summary
+    }
+
+    fn count(&mut self, profile: &Profile) {
+        let frames = Frames::new(profile);
+        for sample in frames.samples() {
+            let count = sample.value();
+            self.samples += count;
+            let root = sample
+                .stack()
+                .next_back()
+                .and_then(|frame| frames.function(frame.function));
+            let Some(root) = root.filter(|root| root.kind != FrameKind::Kernel) else {
+                continue;
+            };
+            self.user += count;
+            match root.stop_reason() {
+                Some(reason) => *self.stops.entry(reason.to_owned()).or_default() += count,
+                None => self.complete += count,
+            }
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = if self.user > 0 {
+            100.0 * self.complete as f64 / self.user as f64
+        } else {
+            100.0
+        };
+        write!(
+            formatter,
+            "{} samples, {} of user code, {share:.1} % of their stacks complete",
+            self.samples, self.user
+        )?;
+        for (reason, count) in &self.stops {
+            write!(formatter, "\n  not complete: {reason}: {count}")?;
+        }
+        if self.drops.is_empty() {
+            write!(formatter, "\nnothing dropped")?;
+        }
+        for (cause, count) in &self.drops {
+            write!(formatter, "\n  dropped: {cause}: {count}")?;
+        }
+        write!(
+            formatter,
+            "\nown cost: CPU {:.2} s, memory {:.1} MB (PSS) + {:.1} MB (BPF maps)",
+            self.cpu_seconds,
+            self.pss_bytes / 1e6,
+            self.bpf_bytes / 1e6
+        )
+    }
+}
