@@ -13,6 +13,9 @@ use crate::proto::Profile;
 /// How the function is called that stands for the missing root side of a stack: this, the stop reason's name, `]`.
 pub const STOPPED_PREFIX: &str = "[unwind stopped: ";
 
+/// What the symbolizer calls the mapping of code that is in no file.
+const GENERATED: &str = "jit";
+
 /// What a frame's code is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FrameKind {
@@ -359,18 +362,9 @@ fn kind(name: Option<&str>, mapping: &str, address: u64) -> FrameKind {
         // x86-64 and arm64 kernels live in the upper half of the addresses.
         _ if mapping.starts_with("[kernel") || address >> 63 == 1 => FrameKind::Kernel,
         None => FrameKind::Unnamed,
-        Some(_) if is_generated(mapping) => FrameKind::Generated,
+        Some(_) if mapping == GENERATED => FrameKind::Generated,
         Some(_) => FrameKind::Native,
     }
-}
-
-/// Whether a mapping's name stands for code of a language's runtime, as the symbolizer names them.
-fn is_generated(mapping: &str) -> bool {
-    let name = mapping.trim_start_matches('[').trim_end_matches(']');
-    matches!(
-        name,
-        "jit" | "interpreter" | "python" | "ruby" | "node" | "java"
-    )
 }
 
 fn stop_reason(name: &str) -> Option<&str> {

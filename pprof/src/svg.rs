@@ -10,13 +10,13 @@ use crate::text::printable;
 use crate::tree::{Grouping, Node, NodeName, Tree};
 use crate::units::{Unit, duration, percent};
 
-/// The picture's width; the script fits it to the window.
+/// The picture's width in pixels.
 const WIDTH: f64 = 1200.0;
 const MARGIN: f64 = 10.0;
 const ROW: f64 = 17.0;
-/// Above the rows: title and search.
+/// Above the rows: title, search, what the pointer is on.
 const HEAD: f64 = 54.0;
-/// Below the rows: what the pointer is on.
+/// Below the rows: what was left out.
 const FOOT: f64 = 30.0;
 /// Boxes narrower than this are left out; nobody sees them, and they would be most of the file.
 const NARROWEST: f64 = 0.1;
@@ -96,7 +96,7 @@ impl<'t, 'f, 'a> Picture<'t, 'f, 'a> {
         write!(
             output,
             r##"<?xml version="1.0" encoding="UTF-8" standalone="no"?>
-<svg xmlns="http://www.w3.org/2000/svg" version="1.1" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" data-total="{total}" data-margin="{MARGIN}" data-row="{ROW}" data-character="{CHARACTER}">
+<svg xmlns="http://www.w3.org/2000/svg" version="1.1" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" data-total="{total}" data-margin="{MARGIN}" data-character="{CHARACTER}">
 <title>{title}</title>
 <style>{STYLE}</style>
 <script type="text/javascript"><![CDATA[
@@ -105,9 +105,9 @@ impl<'t, 'f, 'a> Picture<'t, 'f, 'a> {
 <text class="heading" x="{middle}" y="24" text-anchor="middle">{title}</text>
 <text class="control" id="reset" x="{MARGIN}" y="24" visibility="hidden">Reset zoom</text>
 <text class="control" id="search" x="{right}" y="24" text-anchor="end">Search</text>
-<text class="note" x="{MARGIN}" y="44">{note}</text>
+<text class="note" id="details" x="{MARGIN}" y="44"> </text>
 <text class="note" id="matched" x="{right}" y="44" text-anchor="end"> </text>
-<text class="note" id="details" x="{MARGIN}" y="{foot}"> </text>
+<text class="note" x="{MARGIN}" y="{foot}">{note}</text>
 <g id="frames">
 "##,
             total = self.tree.root().total,

@@ -202,7 +202,10 @@ fn values(frames: &Frames<'_>) -> String {
     }
     if let Some(period) = frames.cpu_period() {
         let rate = (1e9 / period as f64).round();
-        text += &format!(", sampled each {} of CPU time ({rate} Hz)", duration(period));
+        text += &format!(
+            ", sampled each {} of CPU time ({rate} Hz)",
+            duration(period)
+        );
     }
     text
 }
