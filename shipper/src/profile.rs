@@ -73,11 +73,7 @@ struct Tables<'a> {
     unnamed: BTreeMap<u32, u64>,
 }
 
-fn entry<'a, T>(
-    entries: &'a [T],
-    table: &'static str,
-    index: u32,
-) -> Result<&'a T, BatchFault> {
+fn entry<'a, T>(entries: &'a [T], table: &'static str, index: u32) -> Result<&'a T, BatchFault> {
     let found = entries.get(index as usize);
     found.ok_or(BatchFault::Reference { table, index })
 }

@@ -117,7 +117,11 @@ fn a_window_keeps_its_stacks_mappings_and_times() {
     );
     let mapping = &profile.mapping[0];
     assert_eq!(
-        (mapping.memory_start, mapping.memory_limit, mapping.file_offset),
+        (
+            mapping.memory_start,
+            mapping.memory_limit,
+            mapping.file_offset
+        ),
         (0x40_0000, 0x40_1000, 0x2000)
     );
     assert_eq!(text(&profile, mapping.filename), "/usr/bin/x");
@@ -147,7 +151,12 @@ fn a_window_keeps_its_stacks_mappings_and_times() {
             (4, expected(&["do_syscall_64:0", "inlined:12", "main:40"])),
             (
                 2,
-                expected(&["inlined:12", "main:40", "0x400020", "[unwind stopped: no_row]:0"])
+                expected(&[
+                    "inlined:12",
+                    "main:40",
+                    "0x400020",
+                    "[unwind stopped: no_row]:0"
+                ])
             ),
         ]
     );
@@ -176,7 +185,10 @@ fn labels_and_comments_are_there() {
         ("node", "host"),
         ("zone", "b"),
     ] {
-        assert!(labels.contains(&(name.to_owned(), value.to_owned())), "{name} in {labels:?}");
+        assert!(
+            labels.contains(&(name.to_owned(), value.to_owned())),
+            "{name} in {labels:?}"
+        );
     }
     let comments: Vec<&str> = profile
         .comment
@@ -190,7 +202,10 @@ fn labels_and_comments_are_there() {
 
 #[test]
 fn an_external_label_may_be_the_node() {
-    let labels = Labels::new("host".to_owned(), vec![("node".to_owned(), "other".to_owned())]);
+    let labels = Labels::new(
+        "host".to_owned(),
+        vec![("node".to_owned(), "other".to_owned())],
+    );
     assert_eq!(labels.pairs, [("node".to_owned(), "other".to_owned())]);
 }
 
