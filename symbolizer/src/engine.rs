@@ -239,7 +239,7 @@ impl Engine {
         };
         self.find_table(missing, now);
         let waiting = Waiting { snapshot, missing };
-        if let Err(waiting) = self.windows.wait(waiting, now) {
+        if let Some(waiting) = self.windows.wait(waiting, now) {
             self.finish_now(waiting.snapshot, now);
         }
     }

@@ -124,10 +124,6 @@ impl Threads {
 }
 
 /// Starts a thread that does jobs one after the other, and rings when it has an answer.
-#[expect(
-    clippy::type_complexity,
-    reason = "the two ends of the thread's channels"
-)]
 fn spawn<Job: Send + 'static, Answer: Send + 'static>(
     name: &str,
     wake: &Arc<OwnedFd>,

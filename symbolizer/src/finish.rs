@@ -152,4 +152,9 @@ impl Stack for SnapshotStack<'_> {
 const _: () = assert!(number::RSP < 16);
 
 #[cfg(test)]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic"
+)]
 mod tests;

@@ -129,10 +129,21 @@ impl Images {
         self.bytes = 0;
     }
 
+    /// Forgets the images unused for longest, an eighth of the budget at once: finding them takes a look at all.
     fn shrink(&mut self) {
-        while self.bytes > MAX_BYTES {
-            let oldest = self.all.iter().min_by_key(|(_, image)| image.last_used);
-            let Some((&id, _)) = oldest else { return };
+        if self.bytes <= MAX_BYTES {
+            return;
+        }
+        let mut by_age: Vec<(u64, ImageId)> = self
+            .all
+            .iter()
+            .map(|(id, image)| (image.last_used, *id))
+            .collect();
+        by_age.sort_unstable();
+        for (_, id) in by_age {
+            if self.bytes <= MAX_BYTES / 8 * 7 {
+                return;
+            }
             if let Some(image) = self.all.remove(&id) {
                 self.bytes -= image.bytes();
                 self.forgotten += 1;

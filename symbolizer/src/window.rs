@@ -123,17 +123,17 @@ impl Windows {
     }
 
     /// Keeps a snapshot until the table of `missing` is there; gives it back when there is no room.
-    pub(crate) fn wait(&mut self, waiting: Waiting, now: u64) -> Result<(), Waiting> {
+    pub(crate) fn wait(&mut self, waiting: Waiting, now: u64) -> Option<Waiting> {
         let bytes = waiting.snapshot.stack.0.len() + size_of::<Waiting>();
         let count: usize = self.open.values().map(|window| window.waiting.len()).sum();
         if count >= MAX_WAITING || self.bytes + bytes > MAX_BYTES {
-            return Err(waiting);
+            return Some(waiting);
         }
         let window = self.entry(waiting.snapshot.window, now);
         window.bytes += bytes;
         window.waiting.push(waiting);
         self.bytes += bytes;
-        Ok(())
+        None
     }
 
     /// Takes out the snapshots that wait for an executable's table; all of a window's when `missing` is `None`.
@@ -255,7 +255,7 @@ mod tests {
         windows.add(WindowId(3), stack(5, 2), 0);
         windows.receive_snapshot(WindowId(3), 0);
         assert_eq!(windows.samples(), 6);
-        windows.wait(waiting(3, 9), 0).unwrap();
+        assert!(windows.wait(waiting(3, 9), 0).is_none());
         assert_eq!(windows.samples(), 6);
         assert!(windows.take_waiting(None, Some(ExecutableId(8))).is_empty());
         let taken = windows.take_waiting(None, Some(ExecutableId(9)));
@@ -286,9 +286,9 @@ mod tests {
     fn only_so_many_snapshots_wait() {
         let mut windows = Windows::default();
         for _ in 0..MAX_WAITING {
-            windows.wait(waiting(1, 1), 0).unwrap();
+            assert!(windows.wait(waiting(1, 1), 0).is_none());
         }
-        assert!(windows.wait(waiting(2, 1), 0).is_err());
+        assert!(windows.wait(waiting(2, 1), 0).is_some());
         assert_eq!(windows.take_waiting(Some(WindowId(2)), None).len(), 0);
         assert_eq!(
             windows.take_waiting(Some(WindowId(1)), None).len(),

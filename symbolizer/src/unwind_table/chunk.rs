@@ -345,3 +345,6 @@ impl ChunkBuilder {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests;
