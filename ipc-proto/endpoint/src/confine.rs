@@ -65,7 +65,7 @@ pub fn enter(
 ) -> Result<Vec<Shortfall>, ConfineError> {
     let mut shortfalls = Vec::new();
     for (resource, limit) in rights.limits {
-        shortfalls.extend(limit_to(*resource, *limit)?);
+        shortfalls.extend(limit_to(*resource, *limit, machine)?);
     }
     shortfalls.extend(leave_namespaces().err().map(Shortfall::Namespaces));
 
@@ -115,26 +115,34 @@ pub(crate) fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
     thread::set_thread_res_uid(uid, uid, uid)
 }
 
-fn limit_to(resource: Resource, limit: Option<u64>) -> Result<Option<Shortfall>, ConfineError> {
-    let wanted = Rlimit {
-        current: limit,
-        maximum: limit,
-    };
-    let Err(error) = setrlimit(resource, wanted) else {
-        return Ok(None);
-    };
+/// Sets a limit: a number is the most the process may have, `None` what it needs.
+fn limit_to(
+    resource: Resource,
+    limit: Option<u64>,
+    machine: &Machine,
+) -> Result<Option<Shortfall>, ConfineError> {
     let maximum = getrlimit(resource).maximum;
-    match maximum {
-        // Raising needs CAP_SYS_RESOURCE, which containers lack: the most that there is then.
-        Some(most) if error == Errno::PERM => {
-            let most_there_is = Rlimit {
-                current: maximum,
-                maximum,
-            };
-            setrlimit(resource, most_there_is).map_err(step("set a resource limit"))?;
-            Ok(Some(Shortfall::Limit(resource, most)))
+    let reachable = match (limit, maximum) {
+        (Some(limit), Some(maximum)) => Some(limit.min(maximum)),
+        (limit, _) => limit,
+    };
+    let set = |limit| {
+        let limit = Rlimit {
+            current: limit,
+            maximum: limit,
+        };
+        setrlimit(resource, limit)
+    };
+    match (set(reachable), maximum) {
+        (Ok(()), _) => Ok(None),
+        // Raising needs CAP_SYS_RESOURCE, which containers lack: the most that there is then. Since Linux 5.11 BPF
+        // maps no longer count.
+        (Err(Errno::PERM), Some(most)) => {
+            set(maximum).map_err(step("set a resource limit"))?;
+            let matters = machine.kernel < (5, 11);
+            Ok(matters.then_some(Shortfall::Limit(resource, most)))
         }
-        _ => Err(step("set a resource limit")(error)),
+        (Err(error), _) => Err(step("set a resource limit")(error)),
     }
 }
 

@@ -62,6 +62,15 @@ pub enum LockdownError {
     #[cfg(feature = "landlock")]
     #[error("Landlock: {0}")]
     Landlock(#[from] landlock::RulesetError),
+    /// A directory of the plan can't be opened.
+    #[cfg(feature = "landlock")]
+    #[error("{path}: {error}")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        error: landlock::PathFdError,
+    },
     /// The program was built without Landlock, but goes on opening paths.
     #[error("built without Landlock: enable the feature `landlock` of ipc-endpoint")]
     BuiltWithoutLandlock,
@@ -84,6 +93,7 @@ pub fn enter(role: Role, plan: &Plan) -> Result<(), LockdownError> {
     let Some(rights) = rights::of(role) else {
         return Ok(());
     };
+    find_vdso();
     let machine = Machine::read();
     // Opened now: afterwards there may be no path to it.
     let status = Status::open()?;
@@ -119,6 +129,7 @@ pub fn enter(role: Role, plan: &Plan) -> Result<(), LockdownError> {
 /// The process keeps more than that; it must end.
 pub fn parse_only(plan: &Plan) -> Result<(), LockdownError> {
     const NOBODY: u32 = 65_534;
+    find_vdso();
     let mut groups: Vec<&Group> = vec![
         &rights::syscalls::MEMORY,
         &rights::syscalls::RUNTIME,
@@ -153,6 +164,11 @@ fn finish(status: &Status, groups: &[&Group], kept: CapabilitySet) -> Result<Sta
     } else {
         Err(LockdownError::StillHas(excess.join(", ")))
     }
+}
+
+/// The first reading of a clock looks for the vDSO, by calls that are denied afterwards; every later one uses it.
+fn find_vdso() {
+    let _now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
 }
 
 fn check_start(rights: &Rights, machine: &Machine, before: &State) -> Result<(), LockdownError> {
@@ -221,20 +237,35 @@ fn drop_privileges(kept: CapabilitySet) -> Result<(), LockdownError> {
 #[cfg(feature = "landlock")]
 fn restrict_files(plan: &Plan) -> Result<(), LockdownError> {
     use landlock::{
-        ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
-        Scope, path_beneath_rules,
+        ABI, Access, AccessFs, AccessNet, PathBeneath, PathFd, Ruleset, RulesetAttr,
+        RulesetCreatedAttr, RulesetStatus, Scope,
     };
     // Later versions also restrict connecting to sockets by path, which every process must do again after a restart
     // of its peer.
     const NEWEST: ABI = ABI::V6;
-    let status = Ruleset::default()
+    let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))?
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
-        .create()?
-        .add_rules(path_beneath_rules(&plan.read, AccessFs::from_read(NEWEST)))?
-        .add_rules(path_beneath_rules(&plan.write, AccessFs::from_all(NEWEST)))?
-        .restrict_self()?;
+        .create()?;
+    let read = plan
+        .read
+        .iter()
+        .map(|path| (path, AccessFs::from_read(NEWEST)));
+    let write = plan
+        .write
+        .iter()
+        .map(|path| (path, AccessFs::from_all(NEWEST)));
+    for (path, access) in read.chain(write) {
+        let directory = PathFd::new(path).map_err(|error| LockdownError::Path {
+            path: path.clone(),
+            error,
+        })?;
+        // Nothing of ours is ever executed from there.
+        let access = access & !AccessFs::Execute;
+        ruleset = ruleset.add_rule(PathBeneath::new(directory, access))?;
+    }
+    let status = ruleset.restrict_self()?;
     if status.ruleset == RulesetStatus::NotEnforced {
         log::info!("this kernel has no Landlock: file modes alone keep paths closed");
     }

@@ -63,7 +63,7 @@ pub enum Files {
     WriteDirectory,
 }
 
-/// A resource limit; `None`: without limit.
+/// A resource and the most a process may have of it; `None`: it needs all that there is.
 pub type Limit = (Resource, Option<u64>);
 
 /// A process's rights.
