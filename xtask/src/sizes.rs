@@ -6,8 +6,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool::{self, root};
 
-/// Lines of the processes that start with capabilities.
+/// Lines of the sampler after its start, and of the opener.
 const PRIVILEGED_LINES: usize = 5_000;
+/// What the sampler runs only before its lockdown, before it has seen a foreign byte.
+const START_ONLY: [&str; 4] = [
+    "sampler/src/bpf/btf.rs",
+    "sampler/src/bpf/load.rs",
+    "sampler/src/config.rs",
+    "sampler/src/startup.rs",
+];
 /// Lines that a file should have at most, and those it may not exceed.
 const FILE_SHOULD: usize = 600;
 const FILE_MUST: usize = 800;
@@ -15,12 +22,17 @@ const FILE_MUST: usize = 800;
 /// Fails when privileged code or a file is too long.
 pub(crate) fn check() -> Result<()> {
     let mut wrong = Vec::new();
-    let mut privileged = 0;
+    let (mut privileged, mut at_start) = (0, 0);
     for path in sources()? {
         let text = std::fs::read_to_string(root().join(&path))
             .with_context(|| format!("cannot read {}", path.display()))?;
         let lines = lines_without_tests(&text);
-        if path.starts_with("sampler/src") || path.starts_with("opener/src") {
+        let start_only = START_ONLY
+            .iter()
+            .any(|file| path.as_path() == Path::new(file));
+        if start_only {
+            at_start += lines;
+        } else if path.starts_with("sampler/src") || path.starts_with("opener/src") {
             privileged += lines;
         }
         if lines > FILE_SHOULD {
@@ -33,7 +45,9 @@ pub(crate) fn check() -> Result<()> {
             ));
         }
     }
-    println!("sampler and opener have {privileged} lines (at most {PRIVILEGED_LINES})");
+    println!(
+        "sampler after its start and opener: {privileged} lines (at most {PRIVILEGED_LINES}); the start: {at_start}"
+    );
     if privileged > PRIVILEGED_LINES {
         wrong.push(format!(
             "sampler and opener have {privileged} lines, more than {PRIVILEGED_LINES}"
