@@ -183,7 +183,8 @@ function showFacts() {
   fact("busy", windows.length ? `${busy.toFixed(2)} CPUs` : "–");
   const cut = sum((summary) => summary.stopped), unnamed = sum((summary) => summary.unnamed);
   fact("cut", samples ? percent(cut, samples) + " %" : "–", cut > samples * 0.03);
-  fact("unnamed", samples ? percent(unnamed, samples) + " %" : "–", unnamed > samples * 0.1);
+  const reasons = Object.entries(known.span ? known.span.unnamed_because : {}).sort((a, b) => b[1] - a[1]).map(([reason, frames]) => `${number(frames)} frames: ${reason}`);
+  fact("unnamed", samples ? percent(unnamed, samples) + " %" : "–", unnamed > samples * 0.1, ["Samples shown whose innermost frame has no name", ...reasons].join("\n"));
 }
 
 // === Windows

@@ -1,7 +1,9 @@
 //! What goes into responses: the page's files, JSON for it, the text page of `/query`. Text of foreign origin leaves here
 //! escaped or as JSON, never as markup.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,6 +17,8 @@ use crate::windows::WindowId;
 
 /// Lines of the text rendering of a profile.
 const MAX_LINES: usize = 400;
+/// Reasons for missing names that are passed on.
+const MAX_REASONS: usize = 32;
 
 /// A file of the page.
 pub(crate) fn asset(asset: Asset) -> Response {
@@ -54,6 +58,8 @@ pub(crate) struct WindowSpan {
     duration_nanos: u64,
     /// Nanoseconds of CPU time that a sample stands for.
     period_nanos: u64,
+    /// Why code has no name and what to do about it, with the number of frames.
+    unnamed_because: BTreeMap<Rc<str>, u64>,
 }
 
 impl WindowSpan {
@@ -70,6 +76,13 @@ impl WindowSpan {
         self.count += 1;
         self.duration_nanos = self.duration_nanos.saturating_add(nanos(profile.duration));
         self.period_nanos = nanos(profile.period);
+        for (reason, frames) in &profile.unnamed_because {
+            if self.unnamed_because.len() < MAX_REASONS || self.unnamed_because.contains_key(reason)
+            {
+                let sum = self.unnamed_because.entry(Rc::clone(reason)).or_default();
+                *sum = sum.saturating_add(*frames);
+            }
+        }
     }
 
     /// A name for a download of these windows.

@@ -84,6 +84,8 @@ pub(crate) struct Profile {
     pub(crate) duration: Duration,
     /// CPU time that one sample stands for.
     pub(crate) period: Duration,
+    /// Why code of the window has no name, in the symbolizer's words with what to do about it, and how many frames that is.
+    pub(crate) unnamed_because: Vec<(Rc<str>, u64)>,
     frames: Vec<Frame>,
     label_sets: Vec<Labels>,
     samples: Vec<Sample>,
@@ -259,6 +261,12 @@ impl ProfileBuilder {
             end_frame: self.profile.stacks.len() as u32,
             count,
         });
+    }
+
+    /// Notes why some frames have no name.
+    pub(crate) fn unnamed_because(&mut self, reason: &str, frames: u64) {
+        let reason = self.string(reason);
+        self.profile.unnamed_because.push((reason, frames));
     }
 
     /// The profile.

@@ -124,20 +124,25 @@ impl Stored {
                     let labels = labels_of(labels, &mut builder);
                     builder.labels(labels)
                 });
-            let stack: Vec<u32> = sample
-                .stack()
-                .rev()
-                .filter_map(|frame| {
-                    let function = stacks.function(frame.function)?;
-                    Some(
-                        *frames
-                            .entry((frame.function, frame.file))
-                            .or_insert_with(|| add_frame(function, frame.file, &mut builder)),
-                    )
-                })
-                .collect();
+            let mut stack: Vec<u32> = Vec::new();
+            for frame in sample.stack().rev() {
+                let Some(function) = stacks.function(frame.function) else {
+                    continue;
+                };
+                let number = *frames
+                    .entry((frame.function, frame.file))
+                    .or_insert_with(|| add_frame(function, frame.file, &mut builder));
+                // Nameless callers and callees of one module are one box: how many there are says nothing.
+                let unnamed = function.kind == frames::FrameKind::Unnamed;
+                if !(unnamed && stack.last() == Some(&number)) {
+                    stack.push(number);
+                }
+            }
             let count = u64::try_from(sample.value()).unwrap_or(0);
             builder.sample(labels, stack.into_iter(), count);
+        }
+        for (reason, frames) in stacks.comments().filter_map(unnamed_because) {
+            builder.unnamed_because(reason, frames);
         }
         builder.finish()
     }
@@ -162,6 +167,12 @@ fn text(profile: &proto::Profile, index: i64) -> &str {
 
 fn nanos(count: i64) -> Duration {
     Duration::from_nanos(u64::try_from(count).unwrap_or(0))
+}
+
+/// Reads the shipper's remark `unnamed: N frames: reason`.
+fn unnamed_because(comment: &str) -> Option<(&str, u64)> {
+    let (count, reason) = comment.strip_prefix("unnamed: ")?.split_once(" frames: ")?;
+    Some((reason, count.parse().ok()?))
 }
 
 fn labels_of(labels: &[(&str, LabelValue<'_>)], builder: &mut ProfileBuilder) -> Labels {

@@ -20,7 +20,7 @@ fn window(second: i64) -> proto::Profile {
     };
     let app = mapping(&mut builder, "/usr/bin/app");
     let kernel = mapping(&mut builder, "[kernel.kallsyms]");
-    let python = mapping(&mut builder, "[python]");
+    let python = mapping(&mut builder, "jit");
     let library = mapping(&mut builder, "/usr/lib/libstripped.so.1");
     let line = |builder: &mut Builder, name: &str, file: &str| Line {
         function: builder.function(name, name, file),
@@ -45,10 +45,12 @@ fn window(second: i64) -> proto::Profile {
         others: &[("node", "n1")],
     };
     builder.sample(&[read, script, main], &labels(42, "app"), 5);
-    builder.sample(&[nameless, stopped], &labels(42, "app"), 2);
+    builder.sample(&[nameless, nameless_too, stopped], &labels(42, "app"), 2);
     builder.sample(&[nameless_too, stopped], &labels(42, "app"), 1);
     builder.sample(&[main], &labels(43, "db"), 3);
     builder.comment("dropped: ring_full: 3");
+    builder.comment("unnamed: 4 frames: stripped: install its symbols");
+    builder.comment("unnamed: many frames: malformed");
     builder.finish()
 }
 
@@ -97,6 +99,8 @@ fn a_file_becomes_stacks_root_first() {
         (11, 5, 3, 3)
     );
     assert_eq!(window.period, Duration::from_nanos(52_631_578));
+    let reasons = [("stripped: install its symbols".into(), 4)];
+    assert_eq!(window.unnamed_because, reasons);
     let labels = &window.label_sets()[0];
     assert_eq!(labels.value_of("pid").as_deref(), Some("42"));
     assert_eq!(labels.value_of("node").as_deref(), Some("n1"));
