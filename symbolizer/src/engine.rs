@@ -9,8 +9,8 @@ use ipc_proto::debuginfo::DebuginfoOffer;
 use ipc_proto::ids::{BuildId, ImageId, WindowId};
 use ipc_proto::opener::{OpenStatus, OpenerRequest};
 use ipc_proto::sample::{
-    Backing, Executable, Mapping, SampleBatch, SamplerMessage, Snapshot, Start, SymbolizerMessage,
-    Taken,
+    Backing, Executable, Mapping, Mappings, SampleBatch, SamplerMessage, Snapshot, Start,
+    SymbolizerMessage, Taken,
 };
 use ipc_proto::symbolized::SymbolizedMessage;
 use ipc_proto::table_file::TableFile;
@@ -167,7 +167,7 @@ impl Engine {
         match message {
             SamplerMessage::Start(_) => return Err(Violation::Start),
             SamplerMessage::Image(image) => self.images.announce(image),
-            SamplerMessage::Mappings(mappings) => self.images.map(mappings),
+            SamplerMessage::Mappings(mappings) => self.on_mappings(mappings, now),
             SamplerMessage::Executable(executable) => self.on_executable(executable, now),
             SamplerMessage::Batch(batch) => self.on_batch(batch, now)?,
             SamplerMessage::Snapshot(snapshot) => self.on_snapshot(snapshot, now)?,
@@ -184,6 +184,19 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn on_mappings(&mut self, mappings: Mappings, now: u64) {
+        let Some(image) = self.images.get(mappings.image) else {
+            return;
+        };
+        let (pid, start_time) = (image.pid, image.start_time);
+        for mapping in &mappings.mappings.0 {
+            if job::backing(mapping) == Backing::File {
+                self.reopen(pid, start_time, mapping, now);
+            }
+        }
+        self.images.map(mappings);
     }
 
     fn start(&mut self, start: Start, kallsyms: Option<File>) {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use ipc_proto::codec::Bytes;
 use ipc_proto::debuginfo::DebuginfoOffer;
-use ipc_proto::ids::{BuildId, ExecutableId, ImageId};
+use ipc_proto::ids::{BuildId, ExecutableId, ImageId, Pid};
 use ipc_proto::opener::{OpenDebugFile, OpenPerfMap, OpenStatus, Opened, OpenerRequest};
-use ipc_proto::sample::{Executable, NoTable, SymbolizerMessage, Table};
+use ipc_proto::sample::{Executable, Mapping, NoTable, SymbolizerMessage, Table};
 use leadsman_symbolizer::cache::ExecutableKey;
 use leadsman_symbolizer::debuglink::DebugFileWanted;
 use leadsman_symbolizer::reason::Reason;
@@ -109,6 +109,21 @@ impl Engine {
             Some(request) => self.actions.push(Action::Ask(request)),
             None => self.on_file_refused(id, OpenStatus::RateLimited),
         }
+    }
+
+    /// Another process has an executable mapped: where the first one was gone too early, it may do.
+    pub(super) fn reopen(&mut self, pid: Pid, start_time: u64, mapping: &Mapping, now: u64) {
+        let id = mapping.executable;
+        let Some(executable) = self.executables.get_mut(id) else {
+            return;
+        };
+        if !matches!(executable.file, FileState::Refused(Reason::ProcessGone)) {
+            return;
+        }
+        let about = &mut executable.about;
+        (about.pid, about.start_time) = (pid, start_time);
+        (about.mapping_start, about.mapping_end) = (mapping.start, mapping.end);
+        self.open(id, now);
     }
 
     /// The opener answered.

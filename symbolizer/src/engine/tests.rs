@@ -332,6 +332,35 @@ fn a_file_that_cannot_be_had_is_said_with_whether_it_may_later() {
 }
 
 #[test]
+fn a_file_whose_process_was_gone_is_asked_of_the_next_one() {
+    let mut world = World::new();
+    world.map(&[0xab], false);
+    world.answer(OpenStatus::ProcessGone, None);
+    world.say(SamplerMessage::Image(wire::Image {
+        id: ImageId(2),
+        pid: Pid(20),
+        ..wire::Image::default()
+    }));
+    world.say(SamplerMessage::Mappings(Mappings {
+        image: ImageId(2),
+        first: 0,
+        mappings: List(vec![Mapping {
+            start: TEXT + 0x1000,
+            end: TEXT + 0x2000,
+            executable: ExecutableId(5),
+            ..Mapping::default()
+        }]),
+    }));
+    let asked = world.left.iter().find_map(|action| match action {
+        Action::Ask(OpenerRequest::OpenExecutable(request)) => Some(request),
+        _ => None,
+    });
+    let asked = asked.map(|request| (request.pid, request.mapping_start));
+    assert_eq!(asked, Some((Pid(20), TEXT + 0x1000)));
+    world.answer(OpenStatus::Opened, file());
+}
+
+#[test]
 fn a_snapshot_waits_for_its_table() {
     let mut world = World::new();
     world.map(&[0xab], true);

@@ -21,11 +21,11 @@ use super::omission::{Omission, Omissions};
 use super::segments::Segments;
 
 /// FDEs kept of one file: 24 MB of them. The largest browsers have about 800,000.
-const MAX_FUNCTIONS: usize = 1 << 20;
+pub(super) const MAX_FUNCTIONS: usize = 1 << 20;
 /// Distinct CIEs kept of one file. Linkers merge those of `.eh_frame`; `.debug_frame` has one per compilation unit.
 const MAX_CIES: usize = 1 << 16;
 /// Times that the walk goes on behind a broken entry with the help of `.eh_frame_hdr`.
-const MAX_RESUMPTIONS: u32 = 64;
+const MAX_RESUMPTIONS: u32 = 16;
 
 /// Which of the two formats a section is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

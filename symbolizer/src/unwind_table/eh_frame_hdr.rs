@@ -10,7 +10,7 @@
 )]
 
 use super::cursor::{Cursor, PointerBases, encoding};
-use super::eh_frame::Section;
+use super::eh_frame::{MAX_FUNCTIONS, Section};
 
 /// datarel | sdata4: what linkers write the search table in.
 const TABLE_ENCODING: u8 = 0x3b;
@@ -57,7 +57,7 @@ impl<'a> EhFrameHdr<'a> {
                 let (pairs, _) = cursor.rest().as_chunks::<8>();
                 let count = usize::try_from(count?).ok()?;
                 Some(SearchTable {
-                    pairs: pairs.get(..count.min(pairs.len()))?,
+                    pairs: pairs.get(..count.min(pairs.len()).min(MAX_FUNCTIONS))?,
                     address,
                 })
             })

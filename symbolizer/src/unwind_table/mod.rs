@@ -261,3 +261,6 @@ impl RowSink for TableSink {
         self.push(start, Rule::UNSUPPORTED);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ use super::omission::{Omission, Omissions};
 use super::segments::{MAX_SEGMENTS, Segment, Segments};
 
 /// Bytes read of one section, also after decompression. The largest programs have 60 MB of `.eh_frame`.
-const MAX_SECTION_BYTES: u64 = 96 << 20;
+const MAX_SECTION_BYTES: u64 = 64 << 20;
 /// Program headers looked at.
 const MAX_PROGRAM_HEADERS: u64 = 1 << 12;
 /// Section headers looked at.
