@@ -14,7 +14,7 @@ const percent = (part, whole, digits = 1) => whole ? (100 * part / whole).toFixe
 const number = (value) => Math.round(value).toLocaleString();
 
 const chosen = { follow: true, count: 6, from: null, to: null, process: "", threads: false, view: "flame", flipped: false };
-const known = { windows: [], processes: null, tree: null, span: null, status: null, path: [] };
+const known = { windows: [], processes: null, tree: null, span: null, status: null, path: [], refreshed: null, refreshing: false };
 let sort = "own";
 let asked = 0;
 let matches = null;
@@ -92,10 +92,16 @@ function wanted() {
 async function refreshStatus() {
   try {
     const status = await ask("/status");
-    const news = !known.status || status.newest !== known.status.newest || status.windows !== known.status.windows;
     known.status = status;
     showStatus();
-    if (news) await refreshWindows();
+    const state = `${status.newest} ${status.windows}`;
+    if (known.refreshed !== state && !known.refreshing) {
+      known.refreshing = true;
+      try {
+        await refreshWindows();
+        known.refreshed = state;
+      } finally { known.refreshing = false; }
+    }
     showEmpty();
   } catch (error) {
     state("away", "viewer not reachable", String(error.message || error));
@@ -423,6 +429,9 @@ function showEmpty() {
   if (!status.windows) {
     title.textContent = "Waiting for the first window";
     text.textContent = sentence(status.waiting_for) || `Samples are being taken; a window is written every ${seconds(status.window_millis / 1000)}.`;
+  } else if (!tree) {
+    title.textContent = "Reading the windows";
+    text.textContent = "";
   } else if (chosen.process) {
     title.textContent = `No samples of ${chosen.process.replace(/^(comm|pid):/, (label) => label === "pid:" ? "process " : "")}`;
     text.textContent = "It did not run on a CPU in these windows, or has ended.";

@@ -25,6 +25,9 @@ const MAX_JOBS: usize = 64;
 /// A window longer or shorter than this is taken for this long.
 const WINDOW_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
 
+/// Windows whose length tells that of the next.
+const NEWEST: usize = 3;
+
 /// A client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnectionId(pub(crate) u64);
@@ -339,13 +342,17 @@ impl Engine {
         chosen
     }
 
-    /// Notes what a window is made of; the newest one's length is the one to expect.
+    /// Notes what a window is made of. The next one will be as long as the longest of the newest: the last one before an
+    /// end is shorter.
     fn learn(&mut self, id: WindowId, summary: &Summary) {
         self.summaries.insert(id, Some(*summary));
-        if self.windows.newest().is_none_or(|newest| id >= newest) {
-            let (least, most) = WINDOW_BOUNDS;
-            self.store.window = Some(summary.duration.clamp(least, most));
-        }
+        let (least, most) = WINDOW_BOUNDS;
+        let newest = self.windows.newest_first(NEWEST);
+        self.store.window = newest
+            .filter_map(|(id, _)| Some(self.summaries.get(&id)?.as_ref()?.duration))
+            .max()
+            .map(|longest| longest.clamp(least, most))
+            .or(self.store.window);
     }
 }
 
