@@ -15,6 +15,14 @@ use crate::cli::Launch;
 use crate::error::Failure;
 use crate::roles;
 
+/// glibc gives large blocks back when they are freed, and threads share one heap (mallopt(3)): the start's parsing must
+/// not cost memory for ever.
+const FRUGAL: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
+    ("MALLOC_TRIM_THRESHOLD_", "65536"),
+];
+
 /// Does not return when all goes well.
 ///
 /// # Errors
@@ -48,6 +56,7 @@ fn execute(binary: &Path, opened: &File, launch: &Launch) -> io::Result<Infallib
             .arg0(roles::binary(launch.role))
             .args(&launch.arguments)
             .env("LISTEN_PID", std::process::id().to_string())
+            .envs(FRUGAL)
             .exec();
         if last.kind() != io::ErrorKind::PermissionDenied {
             break;

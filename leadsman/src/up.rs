@@ -143,14 +143,14 @@ fn shipper(options: &Up) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec![
         "--store-max-bytes".into(),
         options.local_store_max_bytes.to_string().into(),
-        "--store-max-age".into(),
+        "--store-max-age-seconds".into(),
         options.local_store_max_age.as_secs().to_string().into(),
     ];
     if let Some(node) = &options.node {
         arguments.extend(["--node".into(), node.into()]);
     }
     for (name, value) in &options.metadata_external_labels.0 {
-        arguments.extend(["--label".into(), format!("{name}={value}").into()]);
+        arguments.extend(["--external-label".into(), format!("{name}={value}").into()]);
     }
     arguments
 }
