@@ -6,7 +6,7 @@ import { Timeline, timeOf } from "./timeline.js";
 
 const STATUS_PAUSE = 2000;
 const LISTED = 120;
-const MOST_ROWS = 150;
+const MOST_ROWS = 400;
 const COUNTS = [1, 6, 30, 120];
 
 const $ = (id) => document.getElementById(id);
