@@ -36,7 +36,7 @@ pub(crate) enum Command {
     /// Print the functions at addresses of an ELF file
     Symbolize(Symbolize),
     /// Compare the rights of each live process with those it may have
-    Security,
+    Security(Security),
     /// Say how a running Leadsman does
     Status(Status),
     /// Check this machine and say how to remedy what is missing
@@ -157,6 +157,14 @@ pub(crate) struct Symbolize {
 /// An address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hexadecimal(pub(crate) u64);
+
+/// `leadsman security`.
+#[derive(Args, Debug)]
+pub(crate) struct Security {
+    /// Where the sockets of the running Leadsman are
+    #[arg(long, value_name = "DIR", default_value = RUNTIME_DIRECTORY)]
+    pub(crate) runtime_directory: PathBuf,
+}
 
 /// `leadsman status`.
 #[derive(Args, Debug)]

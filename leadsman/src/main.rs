@@ -67,7 +67,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         },
         Command::UnwindTable(arguments) => inspect::unwind_table(&arguments),
         Command::Symbolize(arguments) => inspect::symbolize(&arguments),
-        Command::Security => security::run(),
+        Command::Security(arguments) => security::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor => doctor::run(),
         Command::Launch(arguments) => launch::run(&arguments),

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use ipc_endpoint::rights::{ALL, Machine, Rights, capability_names, line};
 use rustix::thread::CapabilitySet;
 
+use crate::cli::Security;
 use crate::error::Failure;
+use crate::roles;
 
 /// What `/proc/PID/status` says of a process.
 #[derive(Debug, Default)]
@@ -19,11 +21,12 @@ struct Seen {
 }
 
 /// Prints each live process; exit code 1 when one has other rights than it should.
-pub(crate) fn run() -> Result<ExitCode, Failure> {
+pub(crate) fn run(options: &Security) -> Result<ExitCode, Failure> {
     let machine = Machine::read();
+    let directory = options.runtime_directory.as_os_str().as_encoded_bytes();
     let (mut found, mut wrong) = (0, 0);
     for rights in &ALL {
-        for pid in pids_of(rights) {
+        for pid in pids_of(rights, directory) {
             found += 1;
             println!("pid {pid:<7} {}", line(rights, &machine));
             let Some(seen) = status(pid) else { continue };
@@ -34,9 +37,10 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         }
     }
     if found == 0 {
-        return Err(Failure::failed(
-            "no process of Leadsman runs: start it by `sudo leadsman up`",
-        ));
+        return Err(Failure::failed(format!(
+            "no process of Leadsman runs in {}: start it by `sudo leadsman up`, or name its --runtime-directory",
+            options.runtime_directory.display()
+        )));
     }
     println!("{found} processes, {wrong} deviations");
     Ok(if wrong == 0 {
@@ -66,21 +70,29 @@ fn faults(rights: &Rights, machine: &Machine, seen: &Seen) -> Vec<String> {
     faults
 }
 
-/// Processes whose command line begins with the role's binary.
-fn pids_of(rights: &Rights) -> Vec<u32> {
-    let name = format!("leadsman-{}", rights.role.name());
+/// Processes whose command line begins with the role's binary and names that runtime directory.
+fn pids_of(rights: &Rights, runtime_directory: &[u8]) -> Vec<u32> {
+    let name = roles::binary(rights.role);
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     let pids = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_ours = |pid: &u32| {
+    pids.filter(|pid: &u32| {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
-        program.rsplit(|byte| *byte == b'/').next() == Some(name.as_bytes())
-    };
-    pids.filter(is_ours).collect()
+        is_of_run(&command, name.as_bytes(), runtime_directory)
+    })
+    .collect()
+}
+
+fn is_of_run(command: &[u8], name: &[u8], runtime_directory: &[u8]) -> bool {
+    let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+    let program = words
+        .first()
+        .and_then(|word| word.rsplit(|byte| *byte == b'/').next());
+    let option: &[&[u8]] = &[b"--runtime-directory", runtime_directory];
+    program == Some(name) && words.windows(2).any(|pair| pair == option)
 }
 
 fn status(pid: u32) -> Option<Seen> {
@@ -102,6 +114,15 @@ fn status(pid: u32) -> Option<Seen> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processes_of_another_run_are_left_out() {
+        let command = b"leadsman-opener\0--runtime-directory\0/run/leadsman\0--peer\0opener=1\0";
+        assert!(is_of_run(command, b"leadsman-opener", b"/run/leadsman"));
+        assert!(!is_of_run(command, b"leadsman-opener", b"/run/other"));
+        assert!(!is_of_run(command, b"leadsman-viewer", b"/run/leadsman"));
+        assert!(!is_of_run(b"", b"leadsman-viewer", b"/run/leadsman"));
+    }
 
     #[test]
     fn an_ordinary_process_is_told_from_a_confined_one() {
