@@ -202,6 +202,9 @@ impl EventLoop {
 
     fn on_outcome(&mut self, outcome: Outcome, now: u64) {
         let status = outcome.result.as_ref().err().copied();
+        if let Some(status) = status {
+            log::debug!("process {}: {}", outcome.pid, status.name());
+        }
         self.engine.answered(status.unwrap_or(OpenStatus::Opened));
         if status == Some(OpenStatus::TimedOut) {
             self.engine.on_timeout(outcome.pid, now);
