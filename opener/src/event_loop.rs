@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::engine::{Decision, Engine};
+use crate::files::OpenFile;
 use crate::request;
 use crate::workers::{Job, Outcome, Workers};
 
@@ -193,7 +194,13 @@ impl EventLoop {
 
     fn hand_out(&mut self, now: u64) {
         while let Some(job) = self.waiting.pop_front() {
-            if let Err(job) = self.workers.take(job, now) {
+            if self.workers.is_exhausted() {
+                self.answer(
+                    job.client,
+                    request::number(&job.request),
+                    Err(OpenStatus::TimedOut),
+                );
+            } else if let Err(job) = self.workers.take(job, now) {
                 self.waiting.push_front(job);
                 return;
             }
@@ -201,26 +208,27 @@ impl EventLoop {
     }
 
     fn on_outcome(&mut self, outcome: Outcome, now: u64) {
-        let status = outcome.result.as_ref().err().copied();
-        if let Some(status) = status {
+        if let Err(status) = outcome.result {
             log::debug!("process {}: {}", outcome.pid, status.name());
+            if status == OpenStatus::TimedOut {
+                self.engine.on_timeout(outcome.pid, now);
+            }
         }
+        self.answer(outcome.client, outcome.request, outcome.result);
+    }
+
+    /// Answers a request that was under way.
+    fn answer(&mut self, number: u64, request: u64, result: Result<OpenFile, OpenStatus>) {
+        let status = result.as_ref().err().copied();
         self.engine.answered(status.unwrap_or(OpenStatus::Opened));
-        if status == Some(OpenStatus::TimedOut) {
-            self.engine.on_timeout(outcome.pid, now);
-        }
-        let number = outcome.client;
-        let Some(client) = self
-            .clients
-            .iter_mut()
-            .find(|client| client.number == number)
-        else {
+        let mut clients = self.clients.iter_mut();
+        let Some(client) = clients.find(|client| client.number == number) else {
             return;
         };
         client.under_way = client.under_way.saturating_sub(1);
-        client.replies.push_back(match outcome.result {
-            Ok(file) => (file.describe(outcome.request), Some(file.fd)),
-            Err(status) => (refusal(outcome.request, status), None),
+        client.replies.push_back(match result {
+            Ok(file) => (file.describe(request), Some(file.fd)),
+            Err(status) => (refusal(request, status), None),
         });
     }
 

@@ -140,6 +140,11 @@ impl Workers {
         self.workers.iter().filter(late).count()
     }
 
+    /// Whether all threads there may be are held up: no job will be taken before one comes back.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.hanging() >= MAX_THREADS
+    }
+
     /// Starts one more worker, if as many as shall be active are not.
     fn start(&mut self) -> Option<usize> {
         let nth = self.workers.len();
@@ -266,7 +271,7 @@ mod tests {
             let late = [(1, OpenStatus::TimedOut); ACTIVE];
             assert_eq!(finished(&mut workers, now + DEADLINE), late);
         }
-        assert_eq!(workers.hanging(), MAX_THREADS);
+        assert!(workers.is_exhausted());
         assert!(workers.take(job(2), 0).is_err(), "no thread is left");
     }
 
