@@ -16,7 +16,7 @@ use crate::quarantine::FileKey;
 /// Executables remembered: beyond it those named longest ago are forgotten.
 const MAX_EXECUTABLES: usize = 32_768;
 /// Bytes of unwind tables kept in memory for stacks that are finished here; others are read again from the disk.
-const MAX_TABLE_BYTES: usize = 8 << 20;
+const MAX_TABLE_BYTES: usize = 4 << 20;
 /// The vDSO's number.
 pub(crate) const VDSO: ExecutableId = ExecutableId(0);
 

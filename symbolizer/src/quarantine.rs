@@ -1,5 +1,5 @@
 //! Which executables made this process die: a mark in the cache directory while a file is parsed, removed after it. A
-//! file whose mark was left behind three times is not parsed again for an hour. Never looks into files.
+//! file whose mark was left behind four times is not parsed again for an hour. Never looks into files.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 /// Deaths while a file was parsed until it is held to be the cause: whoever kills us for another reason also kills us
 /// while we parse something.
-const DEATHS: u32 = 3;
+const DEATHS: u32 = 4;
 /// Seconds that deaths are remembered.
 const MEMORY: i64 = 3600;
 const MARK: &str = "parsing-";
@@ -158,10 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_being_parsed_at_three_deaths_is_held() {
+    fn a_file_that_was_being_parsed_at_four_deaths_is_held() {
         let root = tempfile::tempdir().unwrap();
         let (bad, good) = (FileKey::new(&[0xba, 0xd0], 0, 0), FileKey::new(&[], 8, 17));
-        for death in 1..=3 {
+        for death in 1..=DEATHS {
             let mut quarantine = open(root.path(), now());
             assert!(!quarantine.holds(&bad), "after {} deaths", death - 1);
             quarantine.mark(&good);

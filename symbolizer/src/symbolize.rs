@@ -24,8 +24,10 @@ use crate::quarantine::{FileKey, Quarantine};
 
 /// Bytes of a batch, estimated: less than a message's body may have. The stacks beyond are dropped and counted.
 const MAX_BATCH_BYTES: usize = 48 << 20;
+/// Bytes of all executables' names between windows; what was used longest ago is read again when it is needed.
+const MAX_NAME_BYTES: usize = 12 << 20;
 /// Bytes of all perf maps; beyond it the one used longest ago goes.
-const MAX_PERF_MAP_BYTES: usize = 16 << 20;
+const MAX_PERF_MAP_BYTES: usize = 8 << 20;
 /// Inlined functions of one location; the message's bound.
 const MAX_LINES: usize = 256;
 /// What the kernel's mapping is called, as by perf and Go's pprof.
@@ -63,7 +65,7 @@ impl Namer {
     /// Without kernel symbols, vDSO and executables yet.
     pub(crate) fn new(quarantine: Arc<Mutex<Quarantine>>) -> Self {
         Self {
-            symbolizer: Symbolizer::default(),
+            symbolizer: Symbolizer::new(MAX_NAME_BYTES),
             kernel: Err(Reason::KallsymsMissing),
             kernel_build_id: BuildId::default(),
             vdso: None,

@@ -50,7 +50,7 @@ pub(crate) enum TableResult {
     NotCached,
     /// The file is another build than the one the kernel mapped.
     OtherBuild,
-    /// The file is not parsed: it was, thrice, when this process died.
+    /// The file is not parsed: it was whenever this process died.
     Quarantined,
     /// There is no table to be had from it.
     Failed(String),
