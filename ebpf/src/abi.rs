@@ -112,6 +112,8 @@ pub struct KernelOffsets {
     pub task_stack: u32,
     /// `task_struct.flags`.
     pub task_flags: u32,
+    /// `task_struct.mm`.
+    pub task_mm: u32,
     /// `task_struct.group_leader`.
     pub task_group_leader: u32,
     /// `task_struct.start_boottime` (`real_start_time` before 5.5).

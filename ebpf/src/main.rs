@@ -83,7 +83,10 @@ pub(crate) fn sample(ctx: PerfEventContext) -> u32 {
     };
     scratch.header.kernel_frames = scratch.frames as u16;
 
-    if kernel_half(task, offsets.task_flags) & KERNEL_THREAD != 0 {
+    // A process that ends gives up its memory, and with it its user stack, while its kernel stack still runs.
+    let has_user_stack = kernel_half(task, offsets.task_flags) & KERNEL_THREAD == 0
+        && kernel_word(task, offsets.task_mm) != 0;
+    if !has_user_stack {
         emit(scratch, StopReason::KernelThread as u8);
         return 0;
     }

@@ -51,6 +51,7 @@ pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 pub(crate) static OFFSETS: KernelOffsets = KernelOffsets {
     task_stack: 0,
     task_flags: 0,
+    task_mm: 0,
     task_group_leader: 0,
     task_start_time: 0,
     task_exec_id: 0,

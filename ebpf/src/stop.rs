@@ -12,7 +12,7 @@ pub enum StopReason {
     ReturnAddressZero = 2,
     /// The frame pointer chain ended in zero.
     FramePointerZero = 3,
-    /// The sample has no user stack: a kernel thread.
+    /// The sample has no user stack: a kernel thread, or a process that has given up its memory at its end.
     KernelThread = 4,
 
     /// More frames than [`MAX_USER_FRAMES`](crate::limits::MAX_USER_FRAMES): the root side was cut.

@@ -584,6 +584,7 @@ fn announce_image(
         }));
     }
     let all = &image.mappings.all;
+    let mut asks = Vec::new();
     let Some(new) = all.get(known..) else { return };
     for mapping in new
         .iter()
@@ -603,6 +604,14 @@ fn announce_image(
         executable.announced = true;
         if wanted {
             executable.table = TableState::Asked(now);
+            // Should the process end before its file is opened, it may be opened by its path.
+            let path = Bytes::cut(&executable.path);
+            let sampled = Sampled {
+                pid: Pid(image.pid),
+                start_time: image.start_time,
+                path,
+            };
+            asks.push(Action::Ask(OpenerRequest::Sampled(sampled)));
         }
         let (build_id, device, inode) = match &executable.identity {
             crate::executables::Identity::BuildId(build_id) => (build_id.clone(), 0, 0),
@@ -629,4 +638,5 @@ fn announce_image(
         }));
     }
     image.announced = Some(all.len());
+    actions.extend(asks);
 }

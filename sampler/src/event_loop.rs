@@ -22,8 +22,10 @@ use crate::symbolizer_link::SymbolizerLink;
 
 /// Longest pause between two looks at the rings, nanoseconds.
 const TICK: u64 = 250_000_000;
-/// How long the end waits for the symbolizer to take the last window, nanoseconds.
-const LAST_PATIENCE: u64 = 2_500_000_000;
+/// How long the end waits for the symbolizer to take the last window, nanoseconds: a machine that shuts down must not
+/// wait for it, a recording is nothing but that window.
+const LAST_PATIENCE: u64 = 1_300_000_000;
+const RECORDING_PATIENCE: u64 = 100_000_000_000;
 
 /// Everything the loop waits for and acts on.
 pub(crate) struct EventLoop {
@@ -215,8 +217,9 @@ impl EventLoop {
         }
         self.engine.install_changed();
         self.act();
-        self.symbolizer.send(&mut self.engine.account);
+        // The opener first: it must know a process before the symbolizer asks for its files.
         self.opener.send();
+        self.symbolizer.send(&mut self.engine.account);
     }
 
     fn hear(&mut self, message: SymbolizerMessage, fds: Vec<std::os::fd::OwnedFd>) {
@@ -319,8 +322,14 @@ impl EventLoop {
 
     /// Sends the last window and waits, not for long, until the symbolizer has taken it.
     fn finish(&mut self, now: u64) -> Result<(), Errno> {
+        let is_recording = self.engine.window_end().is_none();
+        let patience = if is_recording {
+            RECORDING_PATIENCE
+        } else {
+            LAST_PATIENCE
+        };
         self.engine.end_window(now, true);
-        let deadline = now.saturating_add(LAST_PATIENCE);
+        let deadline = now.saturating_add(patience);
         self.talk(now);
         while !self.symbolizer.is_done() && monotonic() < deadline {
             self.wait()?;

@@ -90,7 +90,8 @@ impl SymbolizerLink {
             let fds: Vec<BorrowedFd<'_>> = self.kallsyms.iter().map(AsFd::as_fd).collect();
             match link.send(&SamplerMessage::Start(self.start.clone()), &fds) {
                 Ok(Sent::Done) => self.started = true,
-                Ok(Sent::WouldBlock) => return,
+                // A peer that ended may have said something before: `receive` hears it, then finds the end.
+                Ok(Sent::WouldBlock) | Err(LinkError::Closed) => return,
                 Err(error) => return self.end(&error, account),
             }
         }
@@ -112,7 +113,8 @@ impl SymbolizerLink {
             }
             match link.send(&outgoing.message, &[]) {
                 Ok(Sent::Done) => {}
-                Ok(Sent::WouldBlock) => return,
+                // A peer that ended may have said something before: `receive` hears it, then finds the end.
+                Ok(Sent::WouldBlock) | Err(LinkError::Closed) => return,
                 Err(error) => return self.end(&error, account),
             }
             let window = match &outgoing.message {

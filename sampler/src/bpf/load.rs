@@ -93,11 +93,12 @@ pub(crate) struct Loaded {
 fn offsets() -> Result<KernelOffsets, LoadError> {
     let bytes = fs::read(BTF_PATH).map_err(LoadError::NoBtf)?;
     let btf = Btf::parse(&bytes)?;
-    let [stack, flags, leader, start, old_start, exec_id] = btf.offsets(
+    let [stack, flags, mm, leader, start, old_start, exec_id] = btf.offsets(
         "task_struct",
         [
             "stack",
             "flags",
+            "mm",
             "group_leader",
             "start_boottime",
             "real_start_time",
@@ -107,6 +108,7 @@ fn offsets() -> Result<KernelOffsets, LoadError> {
     Ok(KernelOffsets {
         task_stack: stack.ok_or(LoadError::NoMember("stack"))?,
         task_flags: flags.ok_or(LoadError::NoMember("flags"))?,
+        task_mm: mm.ok_or(LoadError::NoMember("mm"))?,
         task_group_leader: leader.ok_or(LoadError::NoMember("group_leader"))?,
         task_start_time: start
             .or(old_start)
