@@ -68,15 +68,15 @@ type ShipperLink = ipc_endpoint::link::Link<SymbolizedMessage, ShipperMessage>;
 /// Runs a shipper on a thread that ends with the test; returns how to reach it.
 fn start(directory: &Path) -> Connector<SymbolizedMessage, ShipperMessage> {
     let peers = Peers::default();
-    let listener = Listener::bind(&directory.join("symbolized.sock")).unwrap();
+    let listener = Listener::bind(&directory.join("symbolized.sock")).expect("a socket");
     let retention = Retention {
         max_bytes: u64::MAX,
         max_age_millis: u64::MAX,
     };
-    let store = LocalStore::open(&directory.join("store"), retention).unwrap();
+    let store = LocalStore::open(&directory.join("store"), retention).expect("a store");
     let reporter = Reporter::new(directory, Role::Shipper, &peers);
     let engine = Engine::new(Labels::new("host".to_owned(), Vec::new()));
-    let termination = Termination::watch().unwrap();
+    let termination = Termination::watch().expect("a signal handler");
     let connector = Connector::new(
         directory,
         "symbolized.sock",
@@ -108,12 +108,14 @@ fn connect(connector: &mut Connector<SymbolizedMessage, ShipperMessage>) -> Ship
 fn send(link: &mut ShipperLink, batch: SymbolizedBatch) {
     let message = SymbolizedMessage::Batch(batch);
     until("sending", || {
-        (link.send(&message, &[]).unwrap() == Sent::Done).then_some(())
+        (link.send(&message, &[]).expect("a sound link") == Sent::Done).then_some(())
     });
 }
 
 fn taken(link: &mut ShipperLink) -> (u64, u64) {
-    let received = until("an acknowledgement", || link.receive().unwrap());
+    let received = until("an acknowledgement", || {
+        link.receive().expect("a sound link")
+    });
     let ShipperMessage::Taken(taken) = received.message;
     (taken.window.0, taken.samples)
 }

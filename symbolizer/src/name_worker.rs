@@ -2,6 +2,7 @@
 //! about what is asked for.
 
 use std::fs::File;
+use std::io::Seek;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipc_proto::codec::Bytes;
@@ -127,7 +128,11 @@ impl NameWorker {
     ) {
         self.namer.forget_images();
         self.namer.kernel = match kallsyms {
-            Some(file) => KernelSymbols::read(file),
+            // The position is shared with the sampler, and with an earlier symbolizer that read all of it.
+            Some(mut file) => match file.rewind() {
+                Ok(()) => KernelSymbols::read(file),
+                Err(_error) => Err(Reason::KallsymsMissing),
+            },
             None => Err(Reason::KallsymsMissing),
         };
         if let Err(reason) = &self.namer.kernel {
@@ -184,5 +189,68 @@ impl NameWorker {
             .quarantine
             .lock()
             .unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn worker() -> NameWorker {
+        NameWorker {
+            namer: Namer::new(Arc::default()),
+            heap_bytes: Arc::default(),
+        }
+    }
+
+    fn own() -> File {
+        File::open("/proc/self/exe").unwrap()
+    }
+
+    fn add(worker: &mut NameWorker, file: File, build_id: &[u8]) -> NameAnswer {
+        let request = NameRequest::Executable {
+            key: ExecutableKey(1),
+            file,
+            build_id: Bytes::cut(build_id),
+            file_key: FileKey::new(build_id, 1, 2),
+        };
+        worker.work(request).unwrap()
+    }
+
+    #[test]
+    fn the_kernels_symbols_are_read_again_for_each_sampler() {
+        let mut kallsyms = tempfile::tempfile().unwrap();
+        kallsyms.write_all(b"ffffffff80000000 T first\n").unwrap();
+        let mut worker = worker();
+        for _ in 0..2 {
+            let run = NameRequest::Run {
+                kallsyms: Some(kallsyms.try_clone().unwrap()),
+                kernel_build_id: BuildId::default(),
+                vdso_key: ExecutableKey(0),
+                vdso: Vec::new(),
+            };
+            assert!(worker.work(run).is_none());
+            assert_eq!(worker.namer.kernel.as_ref().map(KernelSymbols::len), Ok(1));
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_build_is_refused() {
+        let mut worker = worker();
+        let NameAnswer::Executable { build_id, .. } = add(&mut worker, own(), &[]) else {
+            panic!("own executable is taken");
+        };
+        assert!(!build_id.0.is_empty());
+        assert!(matches!(
+            add(&mut worker, own(), &build_id.0),
+            NameAnswer::Executable { .. }
+        ));
+        assert!(matches!(
+            add(&mut worker, own(), &[1, 2]),
+            NameAnswer::Refused { .. }
+        ));
+        assert!(!worker.namer.symbolizer.contains(ExecutableKey(1)));
     }
 }
