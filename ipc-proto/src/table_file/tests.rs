@@ -28,8 +28,14 @@ fn rule(offset: i32) -> Rule {
 fn example() -> Vec<u8> {
     let mut writer = TableWriter::default();
     writer.begin_region(1);
-    writer.push_chunk(0x20, &chunk(&[rule(8), rule(16)], &[(0, 0), (7, 1), (9, 0)]));
-    writer.push_chunk(0x8000, &chunk(&[rule(24), Rule::UNCOVERED], &[(0, 0), (100, 1)]));
+    writer.push_chunk(
+        0x20,
+        &chunk(&[rule(8), rule(16)], &[(0, 0), (7, 1), (9, 0)]),
+    );
+    writer.push_chunk(
+        0x8000,
+        &chunk(&[rule(24), Rule::UNCOVERED], &[(0, 0), (100, 1)]),
+    );
     writer.begin_region(2);
     writer.begin_region(5);
     writer.push_chunk(0, &chunk(&[rule(32)], &[(0, 0)]));
@@ -72,7 +78,14 @@ fn regions_name_their_chunks() {
     let regions: Vec<_> = table.regions().collect();
     let shape: Vec<_> = regions
         .iter()
-        .map(|(number, region)| (*number, region.count, region.starts[..2].to_vec(), region.chunks[..2].to_vec()))
+        .map(|(number, region)| {
+            (
+                *number,
+                region.count,
+                region.starts[..2].to_vec(),
+                region.chunks[..2].to_vec(),
+            )
+        })
         .collect();
     assert_eq!(
         shape,
@@ -94,7 +107,10 @@ fn what_is_no_table_is_refused_with_its_reason() {
         bytes[place..place + 4].copy_from_slice(&value.to_le_bytes());
         TableFile::open(&bytes).map(|_table| ())
     };
-    assert_eq!(TableFile::open(&[]).map(|_table| ()), Err(TableFault::Magic));
+    assert_eq!(
+        TableFile::open(&[]).map(|_table| ()),
+        Err(TableFault::Magic)
+    );
     assert_eq!(with(0, 0), Err(TableFault::Magic));
     assert_eq!(with(8, 99), Err(TableFault::Version(99)));
     assert_eq!(with(20, 1), Err(TableFault::Padding));
@@ -107,11 +123,17 @@ fn what_is_no_table_is_refused_with_its_reason() {
     assert_eq!(with(44, 2), Err(TableFault::Region { nth: 3 }));
     // The second chunk's start: not behind the first, then outside of its region.
     assert_eq!(with(52, 0x20), Err(TableFault::Start { nth: 1 }));
-    assert_eq!(with(52, 1 << REGION_BITS), Err(TableFault::Start { nth: 1 }));
+    assert_eq!(
+        with(52, 1 << REGION_BITS),
+        Err(TableFault::Start { nth: 1 })
+    );
     assert_eq!(with(60, 1), Err(TableFault::Padding));
     let mut longer = sound.clone();
     longer.push(0);
-    assert!(matches!(TableFile::open(&longer).map(|_table| ()), Err(TableFault::Length { .. })));
+    assert!(matches!(
+        TableFile::open(&longer).map(|_table| ()),
+        Err(TableFault::Length { .. })
+    ));
     for length in 0..sound.len() {
         assert!(TableFile::open(&sound[..length]).is_err(), "{length}");
     }
@@ -125,7 +147,10 @@ fn look_ups_stay_inside(chunk: &Chunk) {
         let (_, rule) = chunk.row(row).expect("a checked chunk has all its rows");
         assert!(rule.is_valid());
     }
-    for distance in (0..CHUNK_SPAN).step_by(4099).chain([CHUNK_SPAN - 1, u64::MAX]) {
+    for distance in (0..CHUNK_SPAN)
+        .step_by(4099)
+        .chain([CHUNK_SPAN - 1, u64::MAX])
+    {
         assert!(chunk.find(distance).is_some(), "{distance}");
     }
 }
@@ -162,15 +187,20 @@ fn each_flipped_byte_is_refused_or_harmless() {
 
 /// Rows of one chunk: ascending addresses from zero, and a rule number each.
 fn rows() -> impl Strategy<Value = (usize, Vec<(u16, u8)>)> {
-    (1_usize..40, proptest::collection::btree_map(1_u16.., any::<u8>(), 0..400)).prop_map(
-        |(rules, rows)| {
+    (
+        1_usize..40,
+        proptest::collection::btree_map(1_u16.., any::<u8>(), 0..400),
+    )
+        .prop_map(|(rules, rows)| {
             let numbered = |number: u8| (usize::from(number) % rules) as u8;
             let rows = std::iter::once((0, 0))
-                .chain(rows.into_iter().map(|(address, number)| (address, numbered(number))))
+                .chain(
+                    rows.into_iter()
+                        .map(|(address, number)| (address, numbered(number))),
+                )
                 .collect();
             (rules, rows)
-        },
-    )
+        })
 }
 
 proptest! {
