@@ -15,6 +15,9 @@ pub(crate) const RUNTIME_DIRECTORY: &str = "/run/leadsman";
 /// Where its page is.
 pub(crate) const HTTP_ADDRESS: &str = "127.0.0.1:7071";
 
+/// Room for the unwind table of one large executable.
+const LEAST_BUDGET: u64 = 256 << 10;
+
 /// An always-on CPU profiler for the whole machine.
 #[derive(Debug, Parser)]
 #[command(name = "leadsman", version, about, disable_help_subcommand = true)]
@@ -82,7 +85,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "KEY=VALUE;...", default_value = "", value_parser = external_labels)]
     pub(crate) metadata_external_labels: Labels,
     /// Kernel memory for unwind tables, bytes
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(LEAST_BUDGET..))]
     pub(crate) bpf_memory_budget: Option<u64>,
     /// Where the sockets are
     #[arg(long, value_name = "DIR", default_value = RUNTIME_DIRECTORY)]

@@ -1,7 +1,9 @@
-//! `leadsman doctor`: looks at what Leadsman needs of a machine, and says how to remedy what is missing.
+//! `leadsman doctor`: looks at what Leadsman needs of a machine, says how to remedy what is missing, and records itself to
+//! see that all of it works together.
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipc_endpoint::rights::{Machine, capability_names};
 
@@ -52,12 +54,58 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
             }
         }
     }
-    if bad == 0 {
-        println!("Leadsman can run here. To see it work: sudo leadsman record -d 2s");
-        Ok(ExitCode::SUCCESS)
-    } else {
+    if bad > 0 {
         println!("{bad} to be remedied before Leadsman can run here");
-        Ok(ExitCode::FAILURE)
+        return Ok(ExitCode::FAILURE);
+    }
+    match record_itself() {
+        Ok(summary) => {
+            println!("ok       recorded itself: {summary}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) => {
+            println!("missing  a recording of itself: {failure}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Records this process for a moment while it computes: from the timer to the profile. Returns the summary's first line.
+fn record_itself() -> Result<String, String> {
+    let own = std::process::id().to_string();
+    let recording = Command::new("/proc/self/exe")
+        .args([
+            "record",
+            "-d",
+            "1s",
+            "-F",
+            "97",
+            "-o",
+            "/dev/null",
+            "-p",
+            &own,
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    let stop = AtomicBool::new(false);
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let output = recording.wait_with_output();
+        stop.store(true, Ordering::Relaxed);
+        output
+    });
+    let output = output.map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        Ok(said.lines().next().unwrap_or_default().to_owned())
+    } else {
+        Err(said.trim().to_owned())
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc_endpoint::rights::{self, Machine};
 use ipc_proto::hello::Role;
@@ -23,6 +23,8 @@ use crate::{preconditions, store_directory, users};
 
 /// Where unwind tables are kept.
 pub(crate) const CACHE_DIRECTORY: &str = "/var/cache/leadsman";
+/// Whoever refuses to start has said so by then.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// Longest between two looks at nothing.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -76,11 +78,17 @@ pub(crate) fn run(options: Up) -> Result<ExitCode, Failure> {
         essential: Vec::new(),
     };
     let mut supervisor = Supervisor::start(plan, runtime_directory, Some(http), rules);
-    introduce(supervisor.plan(), &format!("http://{address}"));
+    let started = Instant::now();
+    let mut introduced = false;
     while !supervisor.is_done() {
-        supervisor.wait(&signals.fds(), LONGEST_WAIT)?;
+        let longest = if introduced { LONGEST_WAIT } else { FIRST_LOOK };
+        supervisor.wait(&signals.fds(), longest)?;
         if signals.take().any() {
             supervisor.stop();
+        }
+        if !introduced && !supervisor.is_stopping() && started.elapsed() >= FIRST_LOOK {
+            introduced = true;
+            introduce(supervisor.plan(), &format!("http://{address}"));
         }
     }
     Ok(if supervisor.failed() {
