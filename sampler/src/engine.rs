@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use ipc_proto::codec::{Bytes, List};
 use ipc_proto::ids::{ExecutableId, ImageId, Pid, Tid, WindowId};
-use ipc_proto::limits::{MAX_MAPPINGS, MAX_PATH};
 use ipc_proto::opener::{OpenMaps, OpenerRequest, Sampled};
 use ipc_proto::sample as wire;
 use ipc_proto::sample::{Backing, SamplerMessage};
@@ -13,8 +12,8 @@ use leadsman_ebpf::abi::mapping_kind;
 use leadsman_ebpf::stop::StopReason;
 
 use crate::account::Account;
+use crate::announce::{announce_image, main_path};
 use crate::executables::{Executables, TableState};
-use crate::image::Image;
 use crate::processes::{Knowledge, Processes, Selection};
 use crate::raw_sample::{RawSample, RawSnapshot};
 use crate::sideband::{NewMapping, SidebandEvent};
@@ -26,8 +25,6 @@ const MAPS_PATIENCE: u64 = 1_000_000_000;
 const MAX_WAITING: usize = 1024;
 /// How long a process is remembered after its end: records of other CPUs may still name it.
 const AFTERLIFE: u64 = 2_000_000_000;
-/// How long an unwind table may take before it is asked for again.
-const TABLE_PATIENCE: u64 = 30_000_000_000;
 /// Executables remembered although no process maps them.
 const KEPT_EXECUTABLES: usize = 16_384;
 
@@ -546,97 +543,4 @@ impl Engine {
     pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.processes.len(), self.executables.len())
     }
-}
-
-/// Path of the executable that an image's first file mapping belongs to.
-fn main_path(image: &Image, executables: &mut Executables) -> Bytes<MAX_PATH> {
-    let first = image
-        .mappings
-        .all
-        .iter()
-        .find(|mapping| mapping.backing == Backing::File as u8);
-    let path = first
-        .and_then(|mapping| executables.get_mut(mapping.executable))
-        .map(|found| found.path.as_slice());
-    Bytes::cut(path.unwrap_or_default())
-}
-
-fn announce_image(
-    image: &mut Image,
-    executables: &mut Executables,
-    now: u64,
-    actions: &mut Vec<Action>,
-) {
-    let mut send = |message| {
-        actions.push(Action::Send {
-            message,
-            samples: 0,
-        })
-    };
-    let known = image.announced.unwrap_or(0);
-    if image.announced.is_none() {
-        send(SamplerMessage::Image(wire::Image {
-            id: image.id,
-            pid: Pid(image.pid),
-            start_time: image.start_time,
-            comm: Bytes::cut(&image.comm),
-            parent: Pid(image.parent),
-        }));
-    }
-    let all = &image.mappings.all;
-    let mut asks = Vec::new();
-    let Some(new) = all.get(known..) else { return };
-    for mapping in new
-        .iter()
-        .filter(|mapping| mapping.backing == Backing::File as u8)
-    {
-        let Some(executable) = executables.get_mut(mapping.executable) else {
-            continue;
-        };
-        let wanted = match executable.table {
-            TableState::Unknown | TableState::Absent { retry: true } => true,
-            TableState::Asked(asked) => now.saturating_sub(asked) > TABLE_PATIENCE,
-            TableState::Installed | TableState::Absent { retry: false } => false,
-        };
-        if executable.announced && !wanted {
-            continue;
-        }
-        executable.announced = true;
-        if wanted {
-            executable.table = TableState::Asked(now);
-            // Should the process end before its file is opened, it may be opened by its path.
-            let path = Bytes::cut(&executable.path);
-            let sampled = Sampled {
-                pid: Pid(image.pid),
-                start_time: image.start_time,
-                path,
-            };
-            asks.push(Action::Ask(OpenerRequest::Sampled(sampled)));
-        }
-        let (build_id, device, inode) = match &executable.identity {
-            crate::executables::Identity::BuildId(build_id) => (build_id.clone(), 0, 0),
-            crate::executables::Identity::Inode { device, inode } => (Vec::new(), *device, *inode),
-        };
-        send(SamplerMessage::Executable(wire::Executable {
-            id: mapping.executable,
-            build_id: Bytes(build_id),
-            device,
-            inode,
-            path: Bytes::cut(&executable.path),
-            pid: Pid(image.pid),
-            start_time: image.start_time,
-            mapping_start: mapping.start,
-            mapping_end: mapping.end,
-            table_wanted: wanted,
-        }));
-    }
-    for (piece, mappings) in new.chunks(MAX_MAPPINGS).enumerate() {
-        send(SamplerMessage::Mappings(wire::Mappings {
-            image: image.id,
-            first: (known + piece * MAX_MAPPINGS) as u32,
-            mappings: List(mappings.to_vec()),
-        }));
-    }
-    image.announced = Some(all.len());
-    actions.extend(asks);
 }

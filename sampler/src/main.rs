@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod account;
+mod announce;
 mod bpf;
 mod config;
 mod engine;

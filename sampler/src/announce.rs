@@ -1,0 +1,110 @@
+//! What the peers must hear of an image before a message may name it.
+
+use ipc_proto::codec::{Bytes, List};
+use ipc_proto::ids::Pid;
+use ipc_proto::limits::{MAX_MAPPINGS, MAX_PATH};
+use ipc_proto::opener::{OpenerRequest, Sampled};
+use ipc_proto::sample as wire;
+use ipc_proto::sample::{Backing, SamplerMessage};
+
+use crate::engine::Action;
+use crate::executables::{Executables, Identity, TableState};
+use crate::image::Image;
+
+/// How long an unwind table may take before it is asked for again, nanoseconds.
+const TABLE_PATIENCE: u64 = 30_000_000_000;
+
+/// Path of the executable that an image's first file mapping belongs to.
+pub(crate) fn main_path(image: &Image, executables: &mut Executables) -> Bytes<MAX_PATH> {
+    let first = image
+        .mappings
+        .all
+        .iter()
+        .find(|mapping| mapping.backing == Backing::File as u8);
+    let path = first
+        .and_then(|mapping| executables.get_mut(mapping.executable))
+        .map(|found| found.path.as_slice());
+    Bytes::cut(path.unwrap_or_default())
+}
+
+/// Says of an image what the symbolizer does not know yet, and names its executables to the opener. `now`:
+/// CLOCK_MONOTONIC, nanoseconds.
+pub(crate) fn announce_image(
+    image: &mut Image,
+    executables: &mut Executables,
+    now: u64,
+    actions: &mut Vec<Action>,
+) {
+    let mut send = |message| {
+        actions.push(Action::Send {
+            message,
+            samples: 0,
+        })
+    };
+    let known = image.announced.unwrap_or(0);
+    if image.announced.is_none() {
+        send(SamplerMessage::Image(wire::Image {
+            id: image.id,
+            pid: Pid(image.pid),
+            start_time: image.start_time,
+            comm: Bytes::cut(&image.comm),
+            parent: Pid(image.parent),
+        }));
+    }
+    let all = &image.mappings.all;
+    let mut asks = Vec::new();
+    let Some(new) = all.get(known..) else { return };
+    for mapping in new
+        .iter()
+        .filter(|mapping| mapping.backing == Backing::File as u8)
+    {
+        let Some(executable) = executables.get_mut(mapping.executable) else {
+            continue;
+        };
+        let wanted = match executable.table {
+            TableState::Unknown | TableState::Absent { retry: true } => true,
+            TableState::Asked(asked) => now.saturating_sub(asked) > TABLE_PATIENCE,
+            TableState::Installed | TableState::Absent { retry: false } => false,
+        };
+        if executable.announced && !wanted {
+            continue;
+        }
+        executable.announced = true;
+        if wanted {
+            executable.table = TableState::Asked(now);
+            // Should the process end before its file is opened, it may be opened by its path.
+            let path = Bytes::cut(&executable.path);
+            let sampled = Sampled {
+                pid: Pid(image.pid),
+                start_time: image.start_time,
+                path,
+            };
+            asks.push(Action::Ask(OpenerRequest::Sampled(sampled)));
+        }
+        let (build_id, device, inode) = match &executable.identity {
+            Identity::BuildId(build_id) => (build_id.clone(), 0, 0),
+            Identity::Inode { device, inode } => (Vec::new(), *device, *inode),
+        };
+        send(SamplerMessage::Executable(wire::Executable {
+            id: mapping.executable,
+            build_id: Bytes(build_id),
+            device,
+            inode,
+            path: Bytes::cut(&executable.path),
+            pid: Pid(image.pid),
+            start_time: image.start_time,
+            mapping_start: mapping.start,
+            mapping_end: mapping.end,
+            table_wanted: wanted,
+        }));
+    }
+    for (piece, mappings) in new.chunks(MAX_MAPPINGS).enumerate() {
+        send(SamplerMessage::Mappings(wire::Mappings {
+            image: image.id,
+            first: (known + piece * MAX_MAPPINGS) as u32,
+            mappings: List(mappings.to_vec()),
+        }));
+    }
+    image.announced = Some(all.len());
+    actions.extend(asks);
+}
