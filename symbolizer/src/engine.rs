@@ -6,7 +6,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use ipc_proto::debuginfo::DebuginfoOffer;
-use ipc_proto::ids::{BuildId, ImageId, WindowId};
+use ipc_proto::ids::{BuildId, ExecutableId, ImageId, WindowId};
 use ipc_proto::opener::{OpenStatus, OpenerRequest};
 use ipc_proto::sample::{
     Backing, Executable, Mapping, Mappings, SampleBatch, SamplerMessage, Snapshot, Start,
@@ -186,17 +186,19 @@ impl Engine {
         Ok(())
     }
 
-    fn on_mappings(&mut self, mappings: Mappings, now: u64) {
-        let Some(image) = self.images.get(mappings.image) else {
-            return;
-        };
-        let (pid, start_time) = (image.pid, image.start_time);
-        for mapping in &mappings.mappings.0 {
-            if job::backing(mapping) == Backing::File {
-                self.reopen(pid, start_time, mapping, now);
-            }
+    fn on_mappings(&mut self, message: Mappings, now: u64) {
+        let image = message.image;
+        let executables: BTreeSet<ExecutableId> = message
+            .mappings
+            .0
+            .iter()
+            .filter(|mapping| job::backing(mapping) == Backing::File)
+            .map(|mapping| mapping.executable)
+            .collect();
+        self.images.map(message);
+        for executable in executables {
+            self.note_image(executable, image, now);
         }
-        self.images.map(mappings);
     }
 
     fn start(&mut self, start: Start, kallsyms: Option<File>) {
@@ -300,6 +302,7 @@ impl Engine {
                 let id = self.of_this_run(key);
                 if let Some(executable) = id.and_then(|id| self.executables.get_mut(id)) {
                     executable.file = FileState::Refused(reason);
+                    executable.is_named = false;
                 }
             }
             NameAnswer::DebugFile { key, taken } => {
@@ -312,6 +315,7 @@ impl Engine {
                     let id = self.of_this_run(key);
                     if let Some(executable) = id.and_then(|id| self.executables.get_mut(id)) {
                         executable.file = FileState::Unknown;
+                        executable.is_named = false;
                         executable.debug_files = DebugFiles::Unknown;
                     }
                 }

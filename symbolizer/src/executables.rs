@@ -1,13 +1,13 @@
 //! Every executable the sampler named: where its unwind table and its file are. Says what is to be done next about
 //! each; opens, builds and sends nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
 
-use ipc_proto::ids::{BuildId, ExecutableId};
+use ipc_proto::ids::{BuildId, ExecutableId, ImageId, Pid};
 use ipc_proto::opener::{OpenExecutable, OpenerRequest};
-use ipc_proto::sample as wire;
+use ipc_proto::sample::{self as wire, Mapping};
 use leadsman_symbolizer::debuglink::DebugFileWanted;
 use leadsman_symbolizer::reason::Reason;
 
@@ -17,6 +17,8 @@ use crate::quarantine::FileKey;
 const MAX_EXECUTABLES: usize = 32_768;
 /// Bytes of unwind tables kept in memory for stacks that are finished here; others are read again from the disk.
 const MAX_TABLE_BYTES: usize = 4 << 20;
+/// Images remembered for each executable: processes through which its file may be opened.
+const MAX_IMAGES: usize = 4;
 /// The vDSO's number.
 pub(crate) const VDSO: ExecutableId = ExecutableId(0);
 
@@ -75,13 +77,39 @@ pub(crate) struct Executable {
     /// Whether the sampler waits for the table.
     pub(crate) wanted: bool,
     pub(crate) file: FileState,
+    /// Whether the naming thread has its file.
+    pub(crate) is_named: bool,
     pub(crate) debug_files: DebugFiles,
     /// The build ID found in the file.
     pub(crate) build_id: BuildId,
+    /// Images that have it mapped, the latest last.
+    mapped_by: VecDeque<ImageId>,
     used: u64,
 }
 
 impl Executable {
+    /// Another image has it mapped.
+    pub(crate) fn note_image(&mut self, image: ImageId) {
+        if self.mapped_by.back() != Some(&image) {
+            self.mapped_by.push_back(image);
+        }
+        if self.mapped_by.len() > MAX_IMAGES {
+            self.mapped_by.pop_front();
+        }
+    }
+
+    /// An image that has it mapped and was not asked for yet, the latest first.
+    pub(crate) fn next_image(&mut self) -> Option<ImageId> {
+        self.mapped_by.pop_back()
+    }
+
+    /// Its file is to be opened through this mapping.
+    pub(crate) fn look_in(&mut self, pid: Pid, start_time: u64, mapping: &Mapping) {
+        let about = &mut self.about;
+        (about.pid, about.start_time) = (pid, start_time);
+        (about.mapping_start, about.mapping_end) = (mapping.start, mapping.end);
+    }
+
     /// Its build ID, from the kernel or the file; empty when it has none.
     pub(crate) fn best_build_id(&self) -> &BuildId {
         if self.about.build_id.0.is_empty() {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use ipc_proto::codec::Bytes;
-use ipc_proto::ids::{ImageId, Pid};
-use ipc_proto::sample::{self as wire, Mapping};
+use ipc_proto::ids::{ExecutableId, ImageId, Pid};
+use ipc_proto::sample::{self as wire, Backing, Mapping};
 
 /// Bytes of all images and mappings: beyond it the image unused for longest is forgotten, and its samples keep their
 /// addresses only.
@@ -41,6 +41,15 @@ impl Image {
             .enumerate()
             .rfind(|(_, mapping)| (mapping.start..mapping.end).contains(&address));
         found.map(|(index, mapping)| (index as u32, mapping))
+    }
+
+    /// The mapping of an executable, while the process is not known to be gone.
+    pub(crate) fn live_mapping(&self, executable: ExecutableId) -> Option<&Mapping> {
+        let mut mappings = self.mappings.iter().rev();
+        let found = mappings.find(|mapping| {
+            mapping.backing == Backing::File as u8 && mapping.executable == executable
+        });
+        found.filter(|_| self.gone_in.is_none())
     }
 
     fn bytes(&self) -> usize {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use ipc_proto::codec::Bytes;
 use ipc_proto::debuginfo::DebuginfoOffer;
-use ipc_proto::ids::{BuildId, ExecutableId, ImageId, Pid};
+use ipc_proto::ids::{BuildId, ExecutableId, ImageId};
 use ipc_proto::opener::{OpenDebugFile, OpenPerfMap, OpenStatus, Opened, OpenerRequest};
-use ipc_proto::sample::{Executable, Mapping, NoTable, SymbolizerMessage, Table};
+use ipc_proto::sample::{Executable, NoTable, SymbolizerMessage, Table};
 use leadsman_symbolizer::cache::ExecutableKey;
 use leadsman_symbolizer::debuglink::DebugFileWanted;
 use leadsman_symbolizer::reason::Reason;
@@ -111,19 +111,35 @@ impl Engine {
         }
     }
 
-    /// Another process has an executable mapped: where the first one was gone too early, it may do.
-    pub(super) fn reopen(&mut self, pid: Pid, start_time: u64, mapping: &Mapping, now: u64) {
-        let id = mapping.executable;
+    /// Another process has an executable mapped: where the ones before were gone too early, it may do.
+    pub(super) fn note_image(&mut self, id: ExecutableId, image: ImageId, now: u64) {
         let Some(executable) = self.executables.get_mut(id) else {
             return;
         };
-        if !matches!(executable.file, FileState::Refused(Reason::ProcessGone)) {
-            return;
+        executable.note_image(image);
+        if matches!(executable.file, FileState::Refused(Reason::ProcessGone)) {
+            self.open_elsewhere(id, now);
         }
-        let about = &mut executable.about;
-        (about.pid, about.start_time) = (pid, start_time);
-        (about.mapping_start, about.mapping_end) = (mapping.start, mapping.end);
-        self.open(id, now);
+    }
+
+    /// Asks for an executable's file through another process that has it mapped; `false`: none is known.
+    fn open_elsewhere(&mut self, id: ExecutableId, now: u64) -> bool {
+        let Some(executable) = self.executables.get_mut(id) else {
+            return false;
+        };
+        while let Some(image) = executable.next_image() {
+            let Some(image) = self.images.get(image) else {
+                continue;
+            };
+            let mapping = image.live_mapping(id);
+            if let Some(mapping) = mapping.filter(|_| image.pid != executable.about.pid) {
+                executable.look_in(image.pid, image.start_time, mapping);
+                executable.file = FileState::Unknown;
+                self.open(id, now);
+                return true;
+            }
+        }
+        false
     }
 
     /// The opener answered.
@@ -188,6 +204,7 @@ impl Engine {
         // Without a descriptor left the table is walked without, and the names come all the same.
         let second = needs_second.then(|| file.try_clone().ok()).flatten();
         executable.file = FileState::Given(second);
+        let is_named = std::mem::replace(&mut executable.is_named, true);
         if !about.build_id.0.is_empty()
             && self.offered.len() < MAX_OFFERED
             && !self.offered.contains(&about.build_id.0)
@@ -202,12 +219,14 @@ impl Engine {
             };
             self.actions.push(Action::Offer(offer, copy));
         }
-        self.actions.push(Action::Name(NameRequest::Executable {
-            key,
-            file,
-            build_id: about.build_id,
-            file_key,
-        }));
+        if !is_named {
+            self.actions.push(Action::Name(NameRequest::Executable {
+                key,
+                file,
+                build_id: about.build_id,
+                file_key,
+            }));
+        }
         if needs_second
             && self
                 .executables
@@ -221,6 +240,9 @@ impl Engine {
     pub(super) fn on_refused(&mut self, purpose: Purpose, status: OpenStatus, now: u64) {
         match purpose {
             Purpose::Executable(id) => {
+                if status == OpenStatus::ProcessGone && self.open_elsewhere(id, now) {
+                    return;
+                }
                 self.on_file_refused(id, status);
                 self.retry_waiting(id, now);
             }
@@ -233,7 +255,17 @@ impl Engine {
         let Some(executable) = self.executables.get_mut(id) else {
             return;
         };
-        executable.file = FileState::Refused(requests::reason(status));
+        log::debug!(
+            "no file of {} through process {}: {}",
+            executable.about.path.text(),
+            executable.about.pid.0,
+            status.name()
+        );
+        executable.file = if executable.is_named {
+            FileState::Given(None)
+        } else {
+            FileState::Refused(requests::reason(status))
+        };
         if matches!(executable.table, TableState::NeedsFile) {
             self.no_table(id, requests::may_succeed_later(status));
         }
