@@ -64,11 +64,16 @@ struct Recording<'a> {
     signals: Signals,
     collector: Collector,
     command: Option<HeldCommand>,
+    /// When everything began.
+    began: Instant,
+    /// How long it took until the timers ran.
+    started_in: Duration,
 }
 
 impl<'a> Recording<'a> {
     /// Makes everything that the processes need, starts the command up to its gate and the processes.
     fn start(options: &'a Record) -> Result<(Self, Supervisor), Failure> {
+        let began = Instant::now();
         let signals = up::watch_signals()?;
         let path = PathBuf::from(format!("/run/leadsman-record-{}", std::process::id()));
         let mut runtime_directory = RuntimeDirectory::create(&path)?;
@@ -116,6 +121,8 @@ impl<'a> Recording<'a> {
             signals,
             collector,
             command,
+            began,
+            started_in: Duration::ZERO,
         };
         Ok((
             recording,
@@ -143,6 +150,7 @@ impl<'a> Recording<'a> {
     fn record(&mut self, mut supervisor: Supervisor, output: &Output) -> Result<(), Failure> {
         let mut elapsed = Duration::ZERO;
         if self.wait_for_timers(&mut supervisor)? {
+            self.started_in = self.began.elapsed();
             if let Some(command) = &mut self.command {
                 command.release()?;
             }
@@ -239,7 +247,7 @@ impl<'a> Recording<'a> {
 
     fn write(&self, store: &Path, output: &Output, elapsed: Duration) -> Result<(), Failure> {
         let profile = output.take_profile(store)?;
-        let summary = Summary::of(&profile, &self.collector);
+        let summary = Summary::of(&profile, &self.collector, self.started_in);
         if summary.samples == 0 {
             return Err(Failure::failed(format!(
                 "no samples: {}; nothing was written",

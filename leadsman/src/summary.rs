@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use pprof::frames::FrameKind;
 use pprof::{Frames, Profile};
@@ -19,11 +20,14 @@ pub(crate) struct Summary {
     cpu_seconds: f64,
     pss_bytes: f64,
     bpf_bytes: f64,
+    unwind_rows: f64,
+    table_bytes: f64,
+    started_in: Duration,
 }
 
 impl Summary {
-    /// Of a profile, and of what the processes said at the end.
-    pub(crate) fn of(profile: &Profile, collector: &Collector) -> Self {
+    /// Of a profile, of what the processes said at the end, and of how long the start took.
+    pub(crate) fn of(profile: &Profile, collector: &Collector, started_in: Duration) -> Self {
         let mut summary = Self {
             cpu_seconds: collector.sum("leadsman_process_cpu_seconds_total"),
             pss_bytes: collector.sum("leadsman_process_pss_bytes"),
@@ -35,6 +39,9 @@ impl Summary {
             .iter()
             .map(|name| collector.sum(name))
             .sum(),
+            unwind_rows: collector.sum("leadsman_unwind_rows"),
+            table_bytes: collector.sum("leadsman_unwind_table_bytes"),
+            started_in,
             ..Self::default()
         };
         for (_, metric) in collector.metrics("leadsman_edge_dropped_samples_total") {
@@ -96,6 +103,13 @@ impl fmt::Display for Summary {
             self.cpu_seconds,
             self.pss_bytes / 1e6,
             self.bpf_bytes / 1e6
+        )?;
+        write!(
+            formatter,
+            "\nsampling {:.2} s after the start; {:.0} unwind rows in the kernel, {:.1} bytes each",
+            self.started_in.as_secs_f64(),
+            self.unwind_rows,
+            self.table_bytes / self.unwind_rows.max(1.0)
         )
     }
 }

@@ -3,6 +3,7 @@
 //! Knows the tree, the tools and their versions; links none of Leadsman's own code.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build_ebpf;
 mod dependencies;
 mod packages;
@@ -23,6 +24,7 @@ Usage: cargo xtask TASK
   up [OPTIONS]            build Leadsman and run `leadsman up`, through sudo when not root
   test                    install what the tests need, run all checks and tests
   build-ebpf [--check]    build ebpf/leadsman-bpf.o; --check: compare it with the committed one
+  bench [SECONDS]         record a mixed load with Leadsman and with perf, and say what each cost
   check-dependencies      check what each process may link, and how much code there is
 ";
 
@@ -43,6 +45,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<()> {
         "up" => up::run(&arguments),
         "test" => test::run(&arguments),
         "build-ebpf" => build_ebpf::run(&arguments),
+        "bench" => bench::run(&arguments),
         "check-dependencies" => check_dependencies(),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");
