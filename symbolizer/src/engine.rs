@@ -297,7 +297,7 @@ impl Engine {
                 key,
                 build_id,
                 wanted,
-            } => self.on_executable_read(key, build_id, wanted),
+            } => self.on_executable_read(key, build_id, wanted, now),
             NameAnswer::Refused { key, reason } => {
                 let id = self.of_this_run(key);
                 if let Some(executable) = id.and_then(|id| self.executables.get_mut(id)) {
@@ -326,6 +326,7 @@ impl Engine {
                     *self.counts.unnamed.entry(reason).or_default() += frames;
                 }
                 if let Some(settled) = self.naming.take() {
+                    log::debug!("window {} has its names", settled.window.0);
                     let account = &mut self.delivery.account;
                     account.drop_samples("window_too_large", named.dropped);
                     let carried: u64 = named.batch.samples.0.iter().map(|one| one.count).sum();
@@ -368,13 +369,6 @@ impl Engine {
         window.used = used.iter().copied().collect();
         for id in used {
             self.open(id, now);
-            let wants = self
-                .executables
-                .get(id)
-                .is_some_and(|found| matches!(found.debug_files, DebugFiles::Wanted(_)));
-            if wants {
-                self.ask_debug_file(id, 0, now);
-            }
         }
         for image in generated {
             self.open_perf_map(image, now);
@@ -429,6 +423,15 @@ impl Engine {
         for (cause, samples) in &window.dropped {
             self.delivery.account.drop_samples(cause, *samples);
         }
+        log::debug!(
+            "window {}: {} samples, complete {} ms after its end",
+            id.0,
+            window.received,
+            window
+                .end
+                .as_ref()
+                .map_or(0, |(_, ended)| now.saturating_sub(*ended) / 1_000_000),
+        );
         let settled = Settled {
             window: id,
             generation: self.run.generation,
@@ -555,7 +558,7 @@ impl Code for ImageCode<'_> {
             Backing::File => mapping.executable,
             Backing::Vdso => VDSO,
         };
-        match self.executables.get(executable).map(|found| &found.table) {
+        match self.executables.table(executable) {
             Some(TableState::Ready(Some(table))) => match TableFile::open(table) {
                 Ok(table) => Unwinding::Table(table),
                 Err(_fault) => Unwinding::Unreadable,

@@ -1,6 +1,7 @@
 //! Every executable the sampler named: where its unwind table and its file are. Says what is to be done next about
 //! each; opens, builds and sends nothing.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::quarantine::FileKey;
 /// Executables remembered: beyond it those named longest ago are forgotten.
 const MAX_EXECUTABLES: usize = 32_768;
 /// Bytes of unwind tables kept in memory for stacks that are finished here; others are read again from the disk.
-const MAX_TABLE_BYTES: usize = 4 << 20;
+const MAX_TABLE_BYTES: usize = 12 << 20;
 /// Images remembered for each executable: processes through which its file may be opened.
 const MAX_IMAGES: usize = 4;
 /// The vDSO's number.
@@ -84,7 +85,7 @@ pub(crate) struct Executable {
     pub(crate) build_id: BuildId,
     /// Images that have it mapped, the latest last.
     mapped_by: VecDeque<ImageId>,
-    used: u64,
+    used: Cell<u64>,
 }
 
 impl Executable {
@@ -147,19 +148,19 @@ impl Executable {
 #[derive(Debug, Default)]
 pub(crate) struct Executables {
     all: HashMap<ExecutableId, Executable>,
-    clock: u64,
+    clock: Cell<u64>,
     table_bytes: usize,
 }
 
 impl Executables {
     /// The sampler named an executable, perhaps again with another process that has it mapped.
     pub(crate) fn announce(&mut self, about: wire::Executable) -> &mut Executable {
-        self.clock += 1;
+        let now = self.tick();
         if self.all.len() >= MAX_EXECUTABLES && !self.all.contains_key(&about.id) {
             self.forget_oldest();
         }
         let executable = self.all.entry(about.id).or_default();
-        executable.used = self.clock;
+        executable.used.set(now);
         executable.wanted |= about.table_wanted;
         executable.about = about;
         executable
@@ -167,15 +168,27 @@ impl Executables {
 
     /// An executable that is used now.
     pub(crate) fn get_mut(&mut self, id: ExecutableId) -> Option<&mut Executable> {
-        self.clock += 1;
+        let now = self.tick();
         let executable = self.all.get_mut(&id)?;
-        executable.used = self.clock;
+        executable.used.set(now);
         Some(executable)
     }
 
-    /// An executable.
+    /// An executable, without using it.
     pub(crate) fn get(&self, id: ExecutableId) -> Option<&Executable> {
         self.all.get(&id)
+    }
+
+    /// Its unwind table, which is used now.
+    pub(crate) fn table(&self, id: ExecutableId) -> Option<&TableState> {
+        let executable = self.all.get(&id)?;
+        executable.used.set(self.tick());
+        Some(&executable.table)
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.set(self.clock.get() + 1);
+        self.clock.get()
     }
 
     /// The table is there.
@@ -190,9 +203,9 @@ impl Executables {
 
     /// Anything else about the table.
     pub(crate) fn set_state(&mut self, id: ExecutableId, state: TableState) {
-        self.clock += 1;
+        let now = self.tick();
         if let Some(executable) = self.all.get_mut(&id) {
-            executable.used = self.clock;
+            executable.used.set(now);
             if let TableState::Ready(Some(old)) = std::mem::replace(&mut executable.table, state) {
                 self.table_bytes -= old.len();
             }
@@ -207,7 +220,7 @@ impl Executables {
                     && **id != VDSO
                     && matches!(executable.table, TableState::Ready(Some(_)))
             });
-            let Some((_, oldest)) = held.min_by_key(|(_, executable)| executable.used) else {
+            let Some((_, oldest)) = held.min_by_key(|(_, executable)| executable.used.get()) else {
                 return;
             };
             if let TableState::Ready(table) = &mut oldest.table
@@ -222,7 +235,7 @@ impl Executables {
     fn forget_oldest(&mut self) {
         let others = self.all.iter().filter(|(id, _)| **id != VDSO);
         let mut by_age: Vec<(u64, ExecutableId)> = others
-            .map(|(id, executable)| (executable.used, *id))
+            .map(|(id, executable)| (executable.used.get(), *id))
             .collect();
         by_age.sort_unstable();
         for (_, id) in by_age.into_iter().take(MAX_EXECUTABLES / 8) {

@@ -66,7 +66,7 @@ impl TableCache {
         self.directory.as_ref().map(AsFd::as_fd)
     }
 
-    /// The table of a build ID.
+    /// The table of a build ID, or of what identifies a file without one.
     pub(crate) fn load(&self, build_id: &[u8]) -> Option<Vec<u8>> {
         let directory = self.directory.as_ref()?;
         let name = file_name(build_id)?;

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipc_proto::codec::Bytes;
@@ -91,31 +91,76 @@ impl TableWorker {
     }
 
     fn find(&mut self, job: TableJob) -> Result<TableResult, TableResult> {
-        if let Some(table) = self.cache.load(&job.build_id.0) {
-            self.count(|counts| counts.cached += 1);
-            return Ok(TableResult::Ready {
-                table: Arc::new(table),
-                build_id: job.build_id,
-            });
+        if let Some(table) = self.cached(&job.build_id.0) {
+            let build_id = job.build_id;
+            return Ok(TableResult::Ready { table, build_id });
         }
-        let source = match job.source {
-            TableSource::Cache => return Ok(TableResult::NotCached),
-            TableSource::File(file) => Source::File(file),
-            TableSource::Image(bytes) => Source::Image(bytes),
-        };
+        if matches!(job.source, TableSource::Cache) {
+            return Ok(TableResult::NotCached);
+        }
         if self.locked_quarantine(|quarantine| quarantine.holds(&job.file_key)) {
             return Err(TableResult::Quarantined);
         }
         self.locked_quarantine(|quarantine| quarantine.mark(&job.file_key));
-        let built = build(source, &job.build_id);
+        let found = self.read(job.source, &job.build_id);
         self.locked_quarantine(|quarantine| quarantine.clear(&job.file_key));
-        let (table, build_id) = built?;
+        found
+    }
+
+    fn cached(&self, key: &[u8]) -> Option<Arc<Vec<u8>>> {
+        let table = self.cache.load(key)?;
+        self.count(|counts| counts.cached += 1);
+        Some(Arc::new(table))
+    }
+
+    /// Builds the table after checking that the file is the build that was mapped, `expected`.
+    fn read(
+        &mut self,
+        source: TableSource,
+        expected: &BuildId,
+    ) -> Result<TableResult, TableResult> {
+        let failed = |error: &dyn std::fmt::Display| TableResult::Failed(error.to_string());
+        let (table, build_id, key) = match source {
+            TableSource::Cache => return Ok(TableResult::NotCached),
+            TableSource::Image(bytes) => {
+                let table =
+                    unwind_table::build(bytes.as_slice()).map_err(|error| failed(&error))?;
+                (table, BuildId::default(), Vec::new())
+            }
+            TableSource::File(file) => {
+                let second = file.try_clone().map_err(|error| failed(&error))?;
+                let bytes = FileBytes::of_file(second).map_err(|reason| failed(&reason.name()))?;
+                let elf = Elf::read(&bytes).map_err(|reason| failed(&reason.name()))?;
+                let found = elf.build_id().map(|id| id.as_bytes()).unwrap_or_default();
+                let build_id: BuildId = Bytes::cut(found);
+                let mut key = found.to_vec();
+                if !expected.0.is_empty() && *expected != build_id {
+                    return Err(TableResult::OtherBuild);
+                }
+                if key.is_empty() {
+                    key = identity_of(&file);
+                }
+                // The kernel told no build ID: what the file says of itself may be known.
+                if expected.0.is_empty()
+                    && let Some(table) = self.cached(&key)
+                {
+                    return Ok(TableResult::Ready { table, build_id });
+                }
+                let contents = ReadCache::new(Positioned {
+                    length: bytes.len(),
+                    file,
+                    position: 0,
+                });
+                let table = unwind_table::build(&contents).map_err(|error| failed(&error))?;
+                (table, build_id, key)
+            }
+        };
         let bytes = table.encode();
         self.count(|counts| {
             counts.built += 1;
             counts.rows += table.rows();
         });
-        self.cache.store(&build_id.0, &bytes);
+        self.cache.store(&key, &bytes);
         Ok(TableResult::Ready {
             table: Arc::new(bytes),
             build_id,
@@ -134,40 +179,21 @@ impl TableWorker {
     }
 }
 
-enum Source {
-    File(File),
-    Image(Vec<u8>),
-}
-
-/// Builds the table after checking that the file is the build that was mapped.
-fn build(
-    source: Source,
-    expected: &BuildId,
-) -> Result<(unwind_table::UnwindTable, BuildId), TableResult> {
-    let failed = |error: &dyn std::fmt::Display| TableResult::Failed(error.to_string());
-    match source {
-        Source::Image(bytes) => {
-            let table = unwind_table::build(bytes.as_slice()).map_err(|error| failed(&error))?;
-            Ok((table, BuildId::default()))
-        }
-        Source::File(file) => {
-            let second = file.try_clone().map_err(|error| failed(&error))?;
-            let bytes = FileBytes::of_file(second).map_err(|reason| failed(&reason.name()))?;
-            let elf = Elf::read(&bytes).map_err(|reason| failed(&reason.name()))?;
-            let found = elf.build_id().map(|id| id.as_bytes()).unwrap_or_default();
-            if !expected.0.is_empty() && expected.0 != found {
-                return Err(TableResult::OtherBuild);
-            }
-            let found = Bytes::cut(found);
-            let cache = ReadCache::new(Positioned {
-                length: bytes.len(),
-                file,
-                position: 0,
-            });
-            let table = unwind_table::build(&cache).map_err(|error| failed(&error))?;
-            Ok((table, found))
-        }
-    }
+/// What identifies a file without a build ID: where it is, how large, when it was written and changed.
+fn identity_of(file: &File) -> Vec<u8> {
+    let Ok(about) = file.metadata() else {
+        return Vec::new();
+    };
+    let numbers = [
+        about.dev(),
+        about.ino(),
+        about.len(),
+        about.mtime() as u64,
+        about.mtime_nsec() as u64,
+        about.ctime() as u64,
+        about.ctime_nsec() as u64,
+    ];
+    numbers.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
 /// Reads a file by position: its own position is shared with whoever handed the descriptor over.
@@ -254,6 +280,33 @@ mod tests {
         let counts = *worker.counts.lock().unwrap();
         assert_eq!((counts.built, counts.cached), (1, 1));
         assert!(counts.rows > 100);
+    }
+
+    #[test]
+    fn a_file_without_a_build_id_is_known_again_until_it_changes() {
+        let root = tempfile::tempdir().unwrap();
+        let mut worker = worker(TableCache::open(&root.path().join("cache")).unwrap());
+        let path = root.path().join("executable");
+        let mut bytes = std::fs::read("/proc/self/exe").unwrap();
+        // Its build ID goes: the note's name is another one.
+        let note = bytes
+            .windows(8)
+            .position(|bytes| bytes == b"\x03\0\0\0GNU\0")
+            .unwrap();
+        bytes[note + 4] = b'X';
+        std::fs::write(&path, &bytes).unwrap();
+        let mut find = || worker.work(job(&[], TableSource::File(File::open(&path).unwrap())));
+        for _ in 0..2 {
+            let (_, result) = find();
+            let TableResult::Ready { build_id, .. } = result else {
+                panic!("{result:?}");
+            };
+            assert!(build_id.0.is_empty());
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        find();
+        let counts = *worker.counts.lock().unwrap();
+        assert_eq!((counts.built, counts.cached), (2, 1));
     }
 
     #[test]

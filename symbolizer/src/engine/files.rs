@@ -360,15 +360,15 @@ impl Engine {
         key: ExecutableKey,
         build_id: BuildId,
         wanted: Vec<DebugFileWanted>,
+        now: u64,
     ) {
-        let id = self.of_this_run(key);
-        if let Some(executable) = id.and_then(|id| self.executables.get_mut(id)) {
+        let Some(id) = self.of_this_run(key) else {
+            return;
+        };
+        if let Some(executable) = self.executables.get_mut(id) {
             executable.build_id = build_id;
-            executable.debug_files = if wanted.is_empty() {
-                DebugFiles::Settled
-            } else {
-                DebugFiles::Wanted(wanted)
-            };
+            executable.debug_files = DebugFiles::Wanted(wanted);
+            self.ask_debug_file(id, 0, now);
         }
     }
 
@@ -421,8 +421,10 @@ impl Engine {
             }
             None => {
                 executable.debug_files = DebugFiles::Settled;
-                self.actions
-                    .push(Action::Name(NameRequest::NoDebugFile { key }));
+                if !wanted.is_empty() {
+                    self.actions
+                        .push(Action::Name(NameRequest::NoDebugFile { key }));
+                }
             }
         }
     }
