@@ -304,20 +304,20 @@ impl EventLoop {
     }
 
     fn hear_sampler(&mut self, now: u64) {
-        if self.sampler.is_none() {
-            let accepted =
-                self.others
-                    .listener
-                    .accept(Role::Symbolizer, &[Role::Sampler], &self.others.peers);
-            match accepted {
-                Ok(Some(link)) => {
-                    self.sampler = Some(link);
-                    self.sampler_queue.clear();
-                    self.engine.on_sampler_up();
-                }
-                Ok(None) => return,
-                Err(error) => return self.note(&error),
+        let accepted =
+            self.others
+                .listener
+                .accept(Role::Symbolizer, &[Role::Sampler], &self.others.peers);
+        match accepted {
+            Ok(Some(link)) if self.sampler.is_none() => {
+                self.sampler = Some(link);
+                self.sampler_queue.clear();
+                self.engine.on_sampler_up();
             }
+            // One sampler at a time: another one tries again until this one's end was seen.
+            Ok(Some(_second)) => log::warn!("a second sampler is turned away"),
+            Ok(None) => {}
+            Err(error) => self.note(&error),
         }
         for _ in 0..MAX_MESSAGES_AT_ONCE {
             let Some(link) = &mut self.sampler else {

@@ -110,8 +110,10 @@ fn reference_rows(file: &Path) -> Result<Vec<ReferenceRow>> {
             own.push(row);
         }
         if head.get(3) == Some(&"CIE") {
-            let row = own.first().context("a common entry without a row")?;
-            common.insert(head[0].to_owned(), row.clone());
+            // One whose program is empty has no row to hand on.
+            if let Some(row) = own.first() {
+                common.insert(head[0].to_owned(), row.clone());
+            }
         } else if let (Some(&"FDE"), Some(cie), Some(range)) =
             (head.get(3), head.get(4), head.get(5))
         {
@@ -120,13 +122,12 @@ fn reference_rows(file: &Path) -> Result<Vec<ReferenceRow>> {
                     .trim_start_matches("pc=")
                     .split_once("..")
                     .context("an entry without a range")?;
-                let row = common
-                    .get(cie.trim_start_matches("cie="))
-                    .context("an unknown common entry")?;
-                own.push(ReferenceRow {
-                    start: hexadecimal(start)?,
-                    ..row.clone()
-                });
+                if let Some(row) = common.get(cie.trim_start_matches("cie=")) {
+                    own.push(ReferenceRow {
+                        start: hexadecimal(start)?,
+                        ..row.clone()
+                    });
+                }
             }
             rows.extend(own);
         }

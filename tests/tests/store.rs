@@ -163,13 +163,15 @@ fn the_oldest_go_first_when_the_store_is_full() -> Result<()> {
         files.len()
     );
     drop(up);
-    let up = Up::start(1, &["--local-store-max-age", "3s"])?;
+    let up = Up::start(1, &["--local-store-max-age", "6s"])?;
     let first = until("a first profile", Duration::from_secs(10), || {
         Ok(profiles(&up.store())?.first().cloned())
     })?;
-    until("it is gone by its age", Duration::from_secs(15), || {
+    until("it is gone by its age", Duration::from_secs(20), || {
         Ok((!first.exists()).then_some(()))
     })?;
-    ensure!(!profiles(&up.store())?.is_empty(), "younger ones are kept");
+    until("younger ones are kept", Duration::from_secs(10), || {
+        Ok((!profiles(&up.store())?.is_empty()).then_some(()))
+    })?;
     Ok(())
 }
