@@ -223,10 +223,10 @@ impl EventLoop {
         let mut fds = vec![
             PollFd::new(&self.termination, PollFlags::IN),
             PollFd::new(&self.threads.wake, PollFlags::IN),
+            PollFd::new(&self.others.listener, PollFlags::IN),
         ];
-        match &self.sampler {
-            Some(link) => fds.push(PollFd::new(link, interest(!self.sampler_queue.is_empty()))),
-            None => fds.push(PollFd::new(&self.others.listener, PollFlags::IN)),
+        if let Some(link) = &self.sampler {
+            fds.push(PollFd::new(link, interest(!self.sampler_queue.is_empty())));
         }
         let shipper = self.others.shipper.fd().map(|(fd, _)| {
             // What it does not take is the engine's to keep.
