@@ -17,7 +17,7 @@ const SHARE: f64 = 0.97;
 /// Samples below which one accident would decide.
 const FEWEST: i64 = 30;
 /// Samples of a thread that may be wrong however few it has: its first ones, taken before its tables were there.
-const FIRST: f64 = 4.0;
+const FIRST: f64 = 10.0;
 /// glibc 2.36 describes makecontext's trampoline as if it had a caller, so a resumed coroutine is walked to its entry
 /// function, but not known to end there: of this thread only the other half shows its chain.
 const COROUTINE: &str = "w-coroutine";

@@ -76,7 +76,7 @@ fn hexadecimal(text: &str) -> Result<u64> {
 fn reference_rows(file: &Path) -> Result<Vec<ReferenceRow>> {
     let output = run_ok(
         Command::new(require_command("readelf")?)
-            .args(["--debug-dump=frames-interp", "--wide"])
+            .args(["--debug-dump=no-follow-links,frames-interp", "--wide"])
             .arg(file),
         DEADLINE,
     )?;
