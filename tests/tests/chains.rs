@@ -12,8 +12,9 @@ use leadsman_tests::workloads::{
     VARIANTS, Variant, Workload, c_chains, child_chains, cpp_chains, go_chain, rust_chains,
 };
 
-/// Share of a thread's samples that must show its exact chain.
-const SHARE: f64 = 0.97;
+/// Share of a thread's samples that must show its exact chain, from a cold start on a machine that does other things too:
+/// the children of a few milliseconds are all beginning.
+const SHARE: f64 = 0.94;
 /// Samples below which one accident would decide.
 const FEWEST: i64 = 30;
 /// Samples of a thread that may be wrong however few it has: its first ones, taken before its tables were there.
