@@ -207,3 +207,6 @@ pub fn step_frame_pointer<S: Stack>(
     registers.pc_is_exact = 0;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
