@@ -102,9 +102,6 @@ pub(crate) struct PerfRing {
     pub(crate) build_ids: bool,
 }
 
-// SAFETY: the mapping belongs to this value alone.
-unsafe impl Send for PerfRing {}
-
 impl PerfRing {
     /// Opens the events of all processes on `cpu` into a ring of `data_pages` (a power of two) pages.
     ///
