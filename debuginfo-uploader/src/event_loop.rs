@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use ipc_endpoint::clock::monotonic;
 use ipc_endpoint::link::{Link, LinkError, Received, Sent, Violation};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::peers::Peers;
@@ -11,7 +12,6 @@ use ipc_proto::debuginfo::{DebuginfoVerdict, OfferMessage, VerdictMessage};
 use ipc_proto::hello::Role;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::ROLE;
 use crate::engine::Engine;
@@ -184,12 +184,4 @@ impl EventLoop {
         let metrics = verdicts.chain(violations).chain([bytes]).collect();
         self.reporter.report(now, metrics, last);
     }
-}
-
-/// CLOCK_MONOTONIC, nanoseconds.
-fn monotonic() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    (time.tv_sec as u64)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(time.tv_nsec as u64)
 }

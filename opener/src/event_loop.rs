@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 
+use ipc_endpoint::clock::monotonic;
 use ipc_endpoint::link::{Link, LinkError, Received, Sent, Violation};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::peers::Peers;
@@ -13,7 +14,6 @@ use ipc_proto::hello::Role;
 use ipc_proto::opener::{OpenStatus, Opened, OpenerReply, OpenerRequest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::engine::{Decision, Engine};
 use crate::files::OpenFile;
@@ -291,12 +291,4 @@ fn refusal(request: u64, status: OpenStatus) -> Opened {
         status: status as u8,
         ..Opened::default()
     }
-}
-
-/// CLOCK_MONOTONIC, nanoseconds.
-fn monotonic() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    (time.tv_sec as u64)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(time.tv_nsec as u64)
 }

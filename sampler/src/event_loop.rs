@@ -1,6 +1,7 @@
 //! Waits for the kernel and the peers, and does what the engine decides. Decides nothing itself.
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
+use ipc_endpoint::clock::monotonic;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
 use ipc_proto::ids::ExecutableId;
@@ -17,7 +18,6 @@ use crate::opener_link::OpenerLink;
 use crate::perf_event::PerfRing;
 use crate::raw_sample::{self, RawSample};
 use crate::sideband::{self, Record, SidebandEvent};
-use crate::startup::monotonic;
 use crate::symbolizer_link::SymbolizerLink;
 
 /// Longest pause between two looks at the rings, nanoseconds.

@@ -27,7 +27,7 @@ use ipc_endpoint::connect::Connector;
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
-use ipc_endpoint::{lockdown, logger};
+use ipc_endpoint::{clock, lockdown, logger};
 use ipc_proto::codec::Bytes;
 use ipc_proto::hello::Role;
 use ipc_proto::sample::Start;
@@ -113,7 +113,7 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         startup::running_processes(),
         config.window,
         start.clock_offset,
-        startup::monotonic(),
+        clock::monotonic(),
     );
     loaded.attach(config.frequency, &cpus)?;
     let online = std::fs::File::open("/sys/devices/system/cpu/online").ok();

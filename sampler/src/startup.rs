@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use ipc_endpoint::clock::{monotonic, nanoseconds};
+use rustix::time::ClockId;
 
 use crate::maps_file;
 
@@ -15,18 +16,6 @@ const NAMES_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Bytes of the largest vDSO image taken.
 const MAX_VDSO: u64 = 32 * 1024;
-
-/// CLOCK_MONOTONIC, nanoseconds.
-pub(crate) fn monotonic() -> u64 {
-    nanoseconds(ClockId::Monotonic)
-}
-
-fn nanoseconds(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
-    (time.tv_sec as u64)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(time.tv_nsec as u64)
-}
 
 /// CLOCK_REALTIME - CLOCK_MONOTONIC, nanoseconds.
 pub(crate) fn clock_offset() -> i64 {

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use ipc_endpoint::clock::monotonic;
 use ipc_endpoint::link::{Link, LinkError, Sent};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::memfd;
@@ -21,7 +22,6 @@ use ipc_proto::symbolized::{ShipperMessage, SymbolizedMessage};
 use leadsman_symbolizer::cache::ExecutableKey;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::engine::{Action, Engine};
@@ -445,11 +445,4 @@ fn interest(sends: bool) -> PollFlags {
     } else {
         PollFlags::IN
     }
-}
-
-fn monotonic() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    (time.tv_sec as u64)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(time.tv_nsec as u64)
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arguments;
+pub mod clock;
 pub mod confine;
 pub mod connect;
 pub mod inherited;
