@@ -67,7 +67,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     pub(crate) local_store_max_bytes: u64,
     /// Remove profiles older than this
-    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = crate::duration::parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = ipc_endpoint::duration::parse_positive)]
     pub(crate) local_store_max_age: Duration,
     /// Serve the page at this address
     #[arg(long, value_name = "ADDRESS:PORT", default_value = HTTP_ADDRESS, value_parser = address)]
@@ -106,7 +106,7 @@ pub(crate) struct Labels(pub(crate) Vec<(String, String)>);
 )]
 pub(crate) struct Record {
     /// End after this time; without it and without a command: at Ctrl-C
-    #[arg(short, long, value_name = "DURATION", value_parser = crate::duration::parse_positive)]
+    #[arg(short, long, value_name = "DURATION", value_parser = ipc_endpoint::duration::parse_positive)]
     pub(crate) duration: Option<Duration>,
     /// Samples a second and CPU
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = 97, value_parser = rate(), allow_negative_numbers = true)]
@@ -213,7 +213,7 @@ fn log_level(text: &str) -> Result<log::LevelFilter, String> {
 }
 
 fn window(text: &str) -> Result<Duration, String> {
-    let window = crate::duration::parse_positive(text)?;
+    let window = ipc_endpoint::duration::parse_positive(text)?;
     let sensible = Duration::from_secs(1)..=Duration::from_secs(3600);
     if sensible.contains(&window) {
         Ok(window)

@@ -6,7 +6,6 @@
 mod cli;
 mod collector;
 mod doctor;
-mod duration;
 mod error;
 mod hold;
 mod http;

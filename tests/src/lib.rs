@@ -7,6 +7,7 @@ pub mod attacks;
 pub mod binaries;
 pub mod chain;
 pub mod credentials;
+pub mod generated;
 pub mod http;
 pub mod metrics;
 pub mod mixed_load;

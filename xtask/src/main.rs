@@ -24,6 +24,8 @@ Usage: cargo xtask TASK
   up [OPTIONS]            build Leadsman and run `leadsman up`, through sudo when not root
   test                    install what the tests need, run all checks and tests
   build-ebpf [--check]    build ebpf/leadsman-bpf.o; --check: compare it with the committed one
+  generate-protos [--check]
+                          write the Rust code of proto/; --check: compare it with the committed one
   bench [SECONDS]         record a mixed load with Leadsman and with perf, and say what each cost
   check-dependencies      check what each process may link, and how much code there is
 ";
@@ -45,6 +47,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<()> {
         "up" => up::run(&arguments),
         "test" => test::run(&arguments),
         "build-ebpf" => build_ebpf::run(&arguments),
+        "generate-protos" => generate_protos(&arguments),
         "bench" => bench::run(&arguments),
         "check-dependencies" => check_dependencies(),
         "help" | "-h" | "--help" => {
@@ -54,6 +57,22 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<()> {
         "" => bail!("no task given\n{USAGE}"),
         other => bail!("there is no task {other:?}\n{USAGE}"),
     }
+}
+
+/// A program of its own: what it links would make every other task wait for its build.
+fn generate_protos(arguments: &[OsString]) -> Result<()> {
+    tool::run(
+        tool::cargo()
+            .args([
+                "run",
+                "--quiet",
+                "--release",
+                "--package",
+                "generate-protos",
+                "--",
+            ])
+            .args(arguments),
+    )
 }
 
 fn check_dependencies() -> Result<()> {

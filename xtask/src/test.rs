@@ -35,6 +35,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     steps.step("build-ebpf --check", || {
         build_ebpf::run(&[OsString::from("--check")])
     });
+    steps.step("generate-protos --check", || {
+        crate::generate_protos(&[OsString::from("--check")])
+    });
     steps.step("check-dependencies", crate::check_dependencies);
     deny(&mut steps);
     fuzz(&mut steps);

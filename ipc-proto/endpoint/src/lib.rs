@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod clock;
 pub mod confine;
 pub mod connect;
+pub mod duration;
 pub mod inherited;
 pub mod link;
 pub mod listener;

@@ -9,7 +9,7 @@ const MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 ///
 /// # Errors
 /// One line on what is wrong.
-pub(crate) fn parse(text: &str) -> Result<Duration, String> {
+pub fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no duration such as 10s, 500ms or 1m30s");
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -50,7 +50,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// One line on what is wrong.
-pub(crate) fn parse_positive(text: &str) -> Result<Duration, String> {
+pub fn parse_positive(text: &str) -> Result<Duration, String> {
     match parse(text)? {
         Duration::ZERO => Err(format!("{text:?} is no time at all")),
         duration => Ok(duration),

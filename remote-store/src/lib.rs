@@ -1,0 +1,23 @@
+//! The way to a remote store: its settings, the channel to it (TLS, token, headers, keep-alive), calls with retries under one
+//! time limit, and what became of them. What is sent, and what happens to it when it can't be sent, is the caller's.
+#![forbid(unsafe_code)]
+
+pub mod address;
+mod attempts;
+mod connector;
+mod credentials;
+pub mod generated;
+mod headers;
+mod metrics;
+pub mod settings;
+mod store;
+mod tls;
+pub mod verdict;
+
+pub use address::Address;
+pub use credentials::Secret;
+pub use headers::Wire;
+pub use metrics::CallMetrics;
+pub use settings::Settings;
+pub use store::{CallError, RemoteStore, SetupError};
+pub use verdict::Verdict;
