@@ -30,6 +30,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start everything in the foreground and serve the page
     Up(Box<Up>),
+    /// Become one of the processes: for service units and containers
+    Run(Box<Run>),
     /// Record one profile: of the machine, of processes, or of a command
     Record(Record),
     /// Show a profile as text
@@ -93,6 +95,16 @@ pub(crate) struct Up {
     /// error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
     pub(crate) log_level: log::LevelFilter,
+}
+
+/// `leadsman run`.
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// sampler, opener, symbolizer, debuginfo-uploader, shipper or viewer
+    #[arg(value_parser = role)]
+    pub(crate) role: Role,
+    #[command(flatten)]
+    pub(crate) options: Up,
 }
 
 /// Names and values.

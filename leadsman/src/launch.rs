@@ -17,10 +17,10 @@ use crate::error::Failure;
 use crate::roles;
 
 /// The sampler comes before what it samples, as a kernel thread would.
-const SAMPLER_NICENESS: i32 = -10;
+pub(crate) const SAMPLER_NICENESS: i32 = -10;
 /// glibc gives large blocks back when they are freed, and threads share one heap (mallopt(3)): the start's parsing must
 /// not cost memory for ever.
-const FRUGAL: [(&str, &str); 3] = [
+pub(crate) const FRUGAL: [(&str, &str); 3] = [
     ("MALLOC_ARENA_MAX", "1"),
     ("MALLOC_MMAP_THRESHOLD_", "65536"),
     ("MALLOC_TRIM_THRESHOLD_", "65536"),

@@ -20,6 +20,7 @@ mod progress;
 mod record;
 mod report;
 mod roles;
+mod run;
 mod runtime_directory;
 mod security;
 mod signals;
@@ -28,6 +29,8 @@ mod status;
 mod store_directory;
 mod summary;
 mod supervisor;
+#[cfg(test)]
+mod units;
 mod up;
 mod users;
 
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Up(options) => up::run(*options),
+        Command::Run(options) => run::run(&options),
         Command::Record(options) => record::run(&options),
         Command::Report(arguments) => match report::run(&arguments) {
             Ok(()) => Ok(ExitCode::SUCCESS),

@@ -64,6 +64,15 @@ pub(crate) const EDGES: [Edge; 5] = [
     },
 ];
 
+/// Permissions of a socket: connect(2) asks for write access, so only connectors get it.
+pub(crate) fn socket_mode(edge: &Edge) -> u32 {
+    match edge.connectors {
+        [] => 0o666,
+        [_] => 0o600,
+        _ => 0o660,
+    }
+}
+
 /// The file name of a role's binary.
 pub(crate) fn binary(role: Role) -> String {
     format!("leadsman-{}", role.name())

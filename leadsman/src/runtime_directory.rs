@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 use crate::error::Failure;
-use crate::roles::{EDGES, Edge};
+use crate::roles::{self, EDGES, Edge};
 use crate::users::User;
 
 /// Connections that may wait for a process that is being restarted.
@@ -31,8 +31,11 @@ pub(crate) const CACHE: &str = "cache";
 #[derive(Debug)]
 pub(crate) struct RuntimeDirectory {
     path: PathBuf,
-    listeners: HashMap<&'static str, OwnedFd>,
+    listeners: Listeners,
 }
+
+/// Listening sockets by name.
+pub(crate) type Listeners = HashMap<&'static str, OwnedFd>;
 
 impl RuntimeDirectory {
     /// Makes the directory, takes over one that a killed run left behind.
@@ -79,25 +82,13 @@ impl RuntimeDirectory {
         listeners: &[Role],
         user: impl Fn(Role) -> Option<User>,
     ) -> Result<(), Failure> {
-        for edge in EDGES
-            .iter()
-            .filter(|edge| listeners.contains(&edge.listener))
-        {
-            let path = self.path.join(edge.socket);
-            let listener = make(&path, edge, &user).map_err(|error| {
-                Failure::failed(format!(
-                    "cannot make the socket {}: {error}",
-                    path.display()
-                ))
-            })?;
-            self.listeners.insert(edge.socket, listener);
-        }
+        self.listeners = listen_in(&self.path, listeners, user)?;
         Ok(())
     }
 
-    /// The listening socket of that name.
-    pub(crate) fn listener(&self, socket: &str) -> Option<BorrowedFd<'_>> {
-        self.listeners.get(socket).map(AsFd::as_fd)
+    /// The listening sockets.
+    pub(crate) fn listeners(&self) -> &Listeners {
+        &self.listeners
     }
 
     /// Hands a listening socket out for good.
@@ -117,6 +108,56 @@ impl Drop for RuntimeDirectory {
             eprintln!("leadsman: cannot remove {}: {error}", self.path.display());
         }
     }
+}
+
+/// Takes part in a directory that several service managers share, one for each process: makes it where it is missing, and
+/// `role`'s own sockets in it, in place of those of an earlier life.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(crate) fn share(
+    path: &Path,
+    role: Role,
+    user: impl Fn(Role) -> Option<User>,
+) -> Result<Listeners, Failure> {
+    let failed = |error: io::Error| {
+        Failure::failed(format!(
+            "cannot use {}: {error}: choose another --runtime-directory",
+            path.display()
+        ))
+    };
+    fs::create_dir_all(path)
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o711)))
+        .map_err(failed)?;
+    for edge in EDGES.iter().filter(|edge| edge.listener == role) {
+        match fs::remove_file(path.join(edge.socket)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    listen_in(path, &[role], user)
+}
+
+fn listen_in(
+    directory: &Path,
+    listeners: &[Role],
+    user: impl Fn(Role) -> Option<User>,
+) -> Result<Listeners, Failure> {
+    let mut made = Listeners::new();
+    for edge in EDGES
+        .iter()
+        .filter(|edge| listeners.contains(&edge.listener))
+    {
+        let path = directory.join(edge.socket);
+        let listener = make(&path, edge, &user).map_err(|error| {
+            Failure::failed(format!(
+                "cannot make the socket {}: {error}",
+                path.display()
+            ))
+        })?;
+        made.insert(edge.socket, listener);
+    }
+    Ok(made)
 }
 
 /// The process that holds a runtime directory, if it lives.
@@ -163,11 +204,7 @@ fn make(
         .iter()
         .filter_map(|role| user(*role))
         .collect();
-    let mode = match connectors.as_slice() {
-        [] => 0o666,
-        [_] => 0o600,
-        _ => 0o660,
-    };
+    let mode = roles::socket_mode(edge);
     let owner = connectors.first().map(|user| Uid::from_raw(user.uid));
     let group = connectors.get(1).map(|user| Gid::from_raw(user.gid));
     chown(path, owner, group)?;

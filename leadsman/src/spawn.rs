@@ -12,7 +12,7 @@ use ipc_proto::hello::Role;
 
 use crate::plan::Process;
 use crate::roles::EDGES;
-use crate::runtime_directory::RuntimeDirectory;
+use crate::runtime_directory::Listeners;
 
 /// First descriptor that is passed (SD_LISTEN_FDS_START).
 const FIRST: i32 = 3;
@@ -21,7 +21,7 @@ const FIRST: i32 = 3;
 #[derive(Debug)]
 pub(crate) struct Inheritance<'a> {
     /// Their listening sockets.
-    pub(crate) runtime_directory: &'a RuntimeDirectory,
+    pub(crate) listeners: &'a Listeners,
     /// The page's listening socket.
     pub(crate) http: Option<&'a TcpListener>,
 }
@@ -32,6 +32,14 @@ pub(crate) struct Inheritance<'a> {
 /// # Errors
 /// No process, or no descriptor.
 pub(crate) fn spawn(process: &Process, inheritance: &Inheritance<'_>) -> io::Result<Child> {
+    command(process, inheritance)?.process_group(0).spawn()
+}
+
+/// The command that becomes `process`.
+///
+/// # Errors
+/// A descriptor is not to be had.
+pub(crate) fn command(process: &Process, inheritance: &Inheritance<'_>) -> io::Result<Command> {
     let passed = passed(process.role, inheritance)?;
     let names: Vec<&str> = passed.iter().map(|(name, _)| *name).collect();
     let mut command = Command::new("/proc/self/exe");
@@ -48,8 +56,7 @@ pub(crate) fn spawn(process: &Process, inheritance: &Inheritance<'_>) -> io::Res
         .env("LISTEN_FDNAMES", names.join(":"))
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group(0);
+        .stdout(Stdio::null());
     let mappings = (FIRST..)
         .zip(passed)
         .map(|(child_fd, (_, parent_fd))| FdMapping {
@@ -59,14 +66,14 @@ pub(crate) fn spawn(process: &Process, inheritance: &Inheritance<'_>) -> io::Res
     command
         .fd_mappings(mappings.collect())
         .map_err(io::Error::other)?;
-    command.spawn()
+    Ok(command)
 }
 
 fn passed(role: Role, from: &Inheritance<'_>) -> io::Result<Vec<(&'static str, OwnedFd)>> {
     let mut passed = Vec::new();
     for edge in EDGES.iter().filter(|edge| edge.listener == role) {
-        if let Some(listener) = from.runtime_directory.listener(edge.socket) {
-            passed.push((edge.socket, listener.try_clone_to_owned()?));
+        if let Some(listener) = from.listeners.get(edge.socket) {
+            passed.push((edge.socket, listener.try_clone()?));
         }
     }
     match role {

@@ -179,7 +179,7 @@ impl Supervisor {
             return;
         };
         let inheritance = Inheritance {
-            runtime_directory: &self.runtime_directory,
+            listeners: self.runtime_directory.listeners(),
             http: self.http.as_ref(),
         };
         let started = spawn(process, &inheritance).and_then(|child| {

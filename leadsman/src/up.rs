@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::net::TcpListener;
-use std::path::Path;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -57,17 +57,14 @@ pub(crate) fn run(options: Up) -> Result<ExitCode, Failure> {
     };
     let cache_directory = cache(user(Role::Symbolizer), runtime_directory.path())?;
     runtime_directory.listen(&ALL, user)?;
-    let plan = Plan {
-        runtime_directory: runtime_directory.path().to_owned(),
-        log_level: options.log_level,
-        users: users.clone(),
-        front_listens: false,
-        sampler: sampler(&options),
+    let plan = plan(
+        &options,
+        users,
+        runtime_directory.path(),
+        address,
         cache_directory,
-        store_directory: store,
-        shipper: shipper(&options),
-        viewer: vec!["--http-address".into(), address.to_string().into()],
-    };
+        store,
+    );
     let rules = Rules {
         // All of it within 5 s.
         stop_order: stop_order(|role| match role {
@@ -98,6 +95,28 @@ pub(crate) fn run(options: Up) -> Result<ExitCode, Failure> {
     })
 }
 
+/// What to start by these options.
+pub(crate) fn plan(
+    options: &Up,
+    users: Vec<(Role, User)>,
+    runtime_directory: &Path,
+    address: SocketAddr,
+    cache_directory: PathBuf,
+    store_directory: PathBuf,
+) -> Plan {
+    Plan {
+        runtime_directory: runtime_directory.to_owned(),
+        log_level: options.log_level,
+        users,
+        front_listens: false,
+        sampler: sampler(options),
+        cache_directory,
+        store_directory,
+        shipper: shipper(options),
+        viewer: vec!["--http-address".into(), address.to_string().into()],
+    }
+}
+
 /// From here on SIGINT and SIGTERM are ours to answer.
 ///
 /// # Errors
@@ -106,7 +125,11 @@ pub(crate) fn watch_signals() -> Result<Signals, Failure> {
     Signals::watch().map_err(|error| Failure::failed(format!("cannot watch for signals: {error}")))
 }
 
-fn listen(options: &Up) -> Result<TcpListener, Failure> {
+/// The page's socket.
+///
+/// # Errors
+/// Somebody else listens there.
+pub(crate) fn listen(options: &Up) -> Result<TcpListener, Failure> {
     let address = options.http_address;
     TcpListener::bind(address).map_err(|error| {
         Failure::failed(format!(
@@ -122,7 +145,7 @@ fn listen(options: &Up) -> Result<TcpListener, Failure> {
 pub(crate) fn cache(
     symbolizer: Option<User>,
     runtime_directory: &Path,
-) -> Result<std::path::PathBuf, Failure> {
+) -> Result<PathBuf, Failure> {
     let lasting = Path::new(CACHE_DIRECTORY).to_owned();
     match symbolizer {
         Some(user) if user.lasting => store_directory::prepare_cache(&lasting, user),

@@ -1,9 +1,10 @@
-//! A uid for each process: the user `leadsman-ROLE` where it was created, else an unused one of the range that systemd
+//! A uid for each process: the user that its rights name where it was created, else an unused one of the range that systemd
 //! takes for DynamicUser, always the same one for the same role as long as nobody else has it.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 
+use ipc_endpoint::rights;
 use ipc_proto::hello::Role;
 
 use crate::error::Failure;
@@ -73,13 +74,13 @@ impl Taken {
 pub(crate) fn choose(roles: &[Role], taken: &Taken) -> Result<Vec<(Role, User)>, Failure> {
     let mut chosen: Vec<(Role, User)> = Vec::new();
     for role in roles {
-        let name = format!("leadsman-{}", role.name());
-        let user = taken.named(&name).filter(|user| user.uid != 0);
+        let name = rights::of(*role).map_or("leadsman", |rights| rights.user);
+        let user = taken.named(name).filter(|user| user.uid != 0);
         let user = match user {
             Some(user) => user,
             None => {
                 let given: HashSet<u32> = chosen.iter().map(|(_, user)| user.uid).collect();
-                free(&name, |uid| taken.is_taken(uid) || given.contains(&uid))?
+                free(name, |uid| taken.is_taken(uid) || given.contains(&uid))?
             }
         };
         chosen.push((*role, user));

@@ -150,7 +150,11 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         counters,
         tables: Tables::new(processes, mappings, regions, chunks, sizes),
         engine,
-        symbolizer: SymbolizerLink::new(connect_symbolizer, start, inherited.take("kallsyms")),
+        symbolizer: SymbolizerLink::new(
+            connect_symbolizer,
+            start,
+            startup::kernel_symbols(&mut inherited),
+        ),
         opener: OpenerLink::new(connect_opener),
         reporter,
         termination,

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipc_endpoint::clock::{monotonic, nanoseconds};
+use ipc_endpoint::inherited::Inherited;
 use rustix::time::ClockId;
 
 use crate::maps_file;
@@ -32,6 +35,17 @@ pub(crate) fn vdso() -> io::Result<Vec<u8>> {
     let mut image = vec![0; (vdso.end - vdso.start).min(MAX_VDSO) as usize];
     File::open("/proc/self/mem")?.read_exact_at(&mut image, vdso.start)?;
     Ok(image)
+}
+
+/// The kernel's symbols, opened by who may see their addresses: passed by name, or as standard input by a service manager
+/// that passes no other files (systemd before 253).
+pub(crate) fn kernel_symbols(inherited: &mut Inherited) -> Option<OwnedFd> {
+    const SYMBOLS: &str = "/proc/kallsyms";
+    inherited.take("kallsyms").or_else(|| {
+        let input = fs::read_link("/proc/self/fd/0").ok()?;
+        let ours = input == Path::new(SYMBOLS);
+        ours.then(|| io::stdin().as_fd().try_clone_to_owned().ok())?
+    })
 }
 
 /// Names and parents of the processes that run already, from `/proc/PID/stat`, which anybody may read.

@@ -6,6 +6,7 @@
 mod bench;
 mod build_ebpf;
 mod dependencies;
+mod install;
 mod packages;
 mod sizes;
 mod steps;
@@ -22,6 +23,7 @@ const USAGE: &str = "\
 Usage: cargo xtask TASK
 
   up [OPTIONS]            build Leadsman and run `leadsman up`, through sudo when not root
+  install [--root DIR]    build Leadsman and install it with its systemd units
   test                    install what the tests need, run all checks and tests
   build-ebpf [--check]    build ebpf/leadsman-bpf.o; --check: compare it with the committed one
   generate-protos [--check]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
 fn run(task: &str, arguments: Vec<OsString>) -> Result<()> {
     match task {
         "up" => up::run(&arguments),
+        "install" => install::run(&arguments),
         "test" => test::run(&arguments),
         "build-ebpf" => build_ebpf::run(&arguments),
         "generate-protos" => generate_protos(&arguments),

@@ -16,5 +16,6 @@ pub mod logger;
 pub mod memfd;
 pub mod peers;
 pub mod rights;
+pub mod service_manager;
 pub mod signals;
 pub mod statistics;

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::rights::syscalls::Group;
 use crate::rights::{self, Files, Machine, Rights, capability_names};
+use crate::service_manager::ServiceManager;
 use self_check::{State, Status};
 
 /// What a process may still open by path; nothing else, whatever its filter permits.
@@ -107,18 +108,20 @@ pub fn enter(role: Role, plan: &Plan) -> Result<(), LockdownError> {
             lower(*resource, *limit)?;
         }
     }
-    drop_privileges(kept)?;
+    drop_privileges(&before, kept)?;
     match rights.files {
         // No system call reaches a path; and Landlock would deny the opener what its capabilities are for.
         Files::None | Files::ReadAnything => {}
         Files::ReadDirectory | Files::WriteDirectory => restrict_files(plan)?,
     }
+    let manager = ServiceManager::from_environment();
     let after = finish(&status, rights.groups, kept)?;
     log::info!(
         "locked down: uid {}, capabilities {}, seccomp on",
         after.uids.first().copied().unwrap_or_default(),
         capability_names(after.effective),
     );
+    manager.ready();
     Ok(())
 }
 
@@ -147,7 +150,7 @@ pub fn parse_only(plan: &Plan) -> Result<(), LockdownError> {
     if before.uids.contains(&0) {
         crate::confine::become_user(NOBODY, NOBODY).map_err(step("become nobody"))?;
     }
-    drop_privileges(CapabilitySet::empty())?;
+    drop_privileges(&before, CapabilitySet::empty())?;
     if !plan.read.is_empty() {
         restrict_files(plan)?;
     }
@@ -220,7 +223,7 @@ fn lower(resource: Resource, limit: u64) -> Result<(), LockdownError> {
     setrlimit(resource, limit).map_err(step("lower a resource limit"))
 }
 
-fn drop_privileges(kept: CapabilitySet) -> Result<(), LockdownError> {
+fn drop_privileges(before: &State, kept: CapabilitySet) -> Result<(), LockdownError> {
     thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     thread::clear_ambient_capability_set().map_err(step("clear the ambient capabilities"))?;
     let sets = CapabilitySets {
@@ -228,7 +231,10 @@ fn drop_privileges(kept: CapabilitySet) -> Result<(), LockdownError> {
         permitted: kept,
         inheritable: CapabilitySet::empty(),
     };
-    thread::set_capabilities(None, sets).map_err(step("drop capabilities"))?;
+    // Who has none needs no system call to change them: its unit denies it.
+    if !(before.permitted | before.effective | before.inheritable).is_empty() {
+        thread::set_capabilities(None, sets).map_err(step("drop capabilities"))?;
+    }
     process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(step("forbid others to trace this process"))
 }

@@ -10,7 +10,7 @@ use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 
 pub use machine::Machine;
-pub use render::{capability_names, line, markdown};
+pub use render::{capability_names, condition, line, markdown};
 
 use syscalls::Group;
 

@@ -118,7 +118,9 @@ fn files(files: Files) -> &'static str {
     }
 }
 
-fn condition(when: When) -> String {
+/// When a capability is needed, in words.
+#[must_use]
+pub fn condition(when: When) -> String {
     match when {
         When::Always => "always".to_owned(),
         When::Before(major, minor) => format!("kernel < {major}.{minor}"),
