@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use ipc_endpoint::arguments::Common;
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::lockdown::{self, Plan};
-use ipc_endpoint::logger;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
 use ipc_proto::hello::Role;
@@ -29,7 +28,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    logger::init(ROLE, common.log_level);
+    common.begin(ROLE);
     match run(&common) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

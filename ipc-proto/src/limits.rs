@@ -1,7 +1,7 @@
 //! Every bound of the protocol.
 
 /// Version that both ends of a link must speak.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Bytes of a message that travels inside its datagram, header included.
 pub const MAX_INLINE: usize = 64 * 1024;
 /// Bytes of a body in a sealed memfd: a symbolized window of a large machine.
@@ -30,6 +30,8 @@ pub const MAX_STRING: usize = 4096;
 pub const MAX_METRICS: usize = 512;
 /// Labels of one metric.
 pub const MAX_LABELS: usize = 8;
+/// Buckets of one histogram.
+pub const MAX_BUCKETS: usize = 16;
 /// Bytes of a metric's name, label or help text.
 pub const MAX_METRIC_TEXT: usize = 256;
 /// Entries of each table of a symbolized batch.

@@ -1,7 +1,7 @@
 //! Every process to the viewer: its counters and gauges, about once a second.
 
 use crate::codec::{Bytes, List};
-use crate::limits::{MAX_LABELS, MAX_METRIC_TEXT, MAX_METRICS};
+use crate::limits::{MAX_BUCKETS, MAX_LABELS, MAX_METRIC_TEXT, MAX_METRICS};
 use crate::{messages, wire_struct};
 
 messages! {
@@ -33,8 +33,20 @@ wire_struct! {
         pub counter: bool,
         /// Label names and values.
         pub labels: List<Label, MAX_LABELS>,
-        /// The value.
+        /// The value; a histogram's sum.
         pub value: f64,
+        /// A histogram's buckets, each with what the ones before it hold too; none: it is no histogram.
+        pub buckets: List<Bucket, MAX_BUCKETS>,
+    }
+}
+
+wire_struct! {
+    /// A bucket of a histogram.
+    pub struct Bucket {
+        /// Most that falls into it; the last one's is infinite.
+        pub bound: f64,
+        /// Observations up to the bound.
+        pub count: u64,
     }
 }
 

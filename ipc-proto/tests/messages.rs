@@ -14,7 +14,7 @@ use ipc_proto::sample::{
     CountedStack, Drop, Executable, Frame, Image, ImageGone, Mapping, Mappings, NoTable,
     SampleBatch, SamplerMessage, Snapshot, Start, SymbolizerMessage, Table, Taken, WindowEnd,
 };
-use ipc_proto::statistics::{Label, Metric, Statistics, StatisticsMessage};
+use ipc_proto::statistics::{Bucket, Label, Metric, Statistics, StatisticsMessage};
 use ipc_proto::symbolized::{
     Line, Location, ShipperMessage, SymbolizedBatch, SymbolizedMapping, SymbolizedMessage,
     SymbolizedProcess, SymbolizedSample,
@@ -340,6 +340,10 @@ fn statistics_message() -> impl Strategy<Value = StatisticsMessage> {
         counter: any::<bool>(),
         labels: list(label),
         value: -1e300..1e300,
+        buckets: list(fields!(Bucket {
+            bound: -1e300..1e300,
+            count: any::<u64>()
+        })),
     });
     fields!(Statistics {
         metrics: list(metric),

@@ -95,6 +95,9 @@ pub(crate) struct Up {
     /// error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
     pub(crate) log_level: log::LevelFilter,
+    /// logfmt or json
+    #[arg(long, value_name = "FORMAT", default_value = "logfmt", value_parser = ["logfmt", "json"])]
+    pub(crate) log_format: String,
 }
 
 /// `leadsman run`.

@@ -31,7 +31,11 @@ pub(crate) const FRUGAL: [(&str, &str); 3] = [
 /// # Errors
 /// The rights can't be taken away, or the binary can't be started.
 pub(crate) fn run(launch: &Launch) -> Result<ExitCode, Failure> {
-    logger::init(launch.role, log::LevelFilter::Warn);
+    logger::init(
+        launch.role,
+        log::LevelFilter::Warn,
+        logger::Format::default(),
+    );
     let binary = binary(&roles::binary(launch.role))?;
     let role = launch.role.name();
     let failed = |error: &dyn std::fmt::Display| {

@@ -1,11 +1,19 @@
 //! What to start: which processes, as whom, with which arguments.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipc_proto::hello::Role;
 
 use crate::users::User;
+
+/// Where crash reports are, each process's in a directory of its own.
+pub(crate) const CRASH_DIRECTORY: &str = "/var/lib/leadsman/crashes";
+
+/// Where a crash of `role` leaves its report.
+pub(crate) fn crash_directory(role: Role) -> PathBuf {
+    Path::new(CRASH_DIRECTORY).join(role.name())
+}
 
 /// One process to start.
 #[derive(Clone, Debug)]
@@ -25,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) runtime_directory: PathBuf,
     /// Level of their logs.
     pub(crate) log_level: log::LevelFilter,
+    /// Format of their logs.
+    pub(crate) log_format: &'static str,
     /// Who runs as whom.
     pub(crate) users: Vec<(Role, User)>,
     /// Who listens for statistics in place of the viewer: the front command itself, which is root.
@@ -60,6 +70,11 @@ impl Plan {
             "--log-level",
             self.log_level.as_str().to_ascii_lowercase().into(),
         );
+        option("--log-format", self.log_format.into());
+        // A recording's processes end with it, and what they said is seen by who recorded.
+        if !self.front_listens {
+            option("--crash-directory", crash_directory(role).into());
+        }
         for (peer, user) in &self.users {
             option("--peer", format!("{}={}", peer.name(), user.uid).into());
         }

@@ -103,6 +103,7 @@ impl<'a> Recording<'a> {
         let plan = Plan {
             runtime_directory: path,
             log_level: options.log_level,
+            log_format: "logfmt",
             sampler: sampler(options, command.as_ref().map(HeldCommand::pid)),
             users,
             front_listens: true,

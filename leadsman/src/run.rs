@@ -10,7 +10,7 @@ use ipc_proto::hello::Role;
 use crate::cli::{Run, Up};
 use crate::error::Failure;
 use crate::launch;
-use crate::plan::{Plan, Process};
+use crate::plan::{Plan, Process, crash_directory};
 use crate::roles::{self, ALL};
 use crate::runtime_directory::{self, Listeners};
 use crate::spawn::{self, Inheritance};
@@ -66,6 +66,9 @@ fn as_root(role: Role, options: &Up, users: Vec<(Role, User)>) -> Result<ExitCod
             store_directory::prepare_cache(up::CACHE_DIRECTORY.as_ref(), symbolizer)?;
         }
         _ => {}
+    }
+    if let Some(user) = user(role) {
+        store_directory::prepare_for_crashes(&crash_directory(role), user);
     }
     let listeners: Listeners = runtime_directory::share(&options.runtime_directory, role, user)?;
     let plan = plan(options, users, store);

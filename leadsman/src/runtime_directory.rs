@@ -207,8 +207,9 @@ fn make(
     let mode = roles::socket_mode(edge);
     let owner = connectors.first().map(|user| Uid::from_raw(user.uid));
     let group = connectors.get(1).map(|user| Gid::from_raw(user.gid));
-    chown(path, owner, group)?;
+    // In this order: changing the mode of somebody else's file takes another capability.
     rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode))?;
+    chown(path, owner, group)?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
 }

@@ -41,15 +41,25 @@ pub(crate) fn prepare(path: &Path, user: User, option: &str) -> Result<PathBuf, 
                 metadata.uid()
             ))));
         }
+        // In this order: changing the mode of somebody else's directory takes another capability.
+        fs::set_permissions(&absolute, Permissions::from_mode(0o755)).map_err(failed)?;
         chown(
             &absolute,
             Some(Uid::from_raw(user.uid)),
             Some(Gid::from_raw(user.gid)),
         )
         .map_err(|error| failed(error.into()))?;
-        fs::set_permissions(&absolute, Permissions::from_mode(0o755)).map_err(failed)?;
     }
     Ok(absolute)
+}
+
+/// Makes a directory for a process's crash reports. Where that fails, the process says that it will leave none.
+pub(crate) fn prepare_for_crashes(path: &Path, user: User) {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
+    if made.is_ok() && fs::metadata(path).is_ok_and(|found| found.uid() == 0) {
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+        let _said_by_the_process = chown(path, Some(uid), Some(gid));
+    }
 }
 
 /// The first entry that Leadsman does not write.

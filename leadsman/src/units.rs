@@ -11,13 +11,13 @@ use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 
 use crate::launch::{FRUGAL, SAMPLER_NICENESS};
+use crate::plan::{CRASH_DIRECTORY, crash_directory};
 use crate::roles::{self, EDGES, Edge, STOP_ORDER};
 
 mod checks;
 
 /// Where the package's binaries lie.
 const BINARIES: &str = "/usr/lib/leadsman";
-const CONFIG: &str = "/etc/leadsman/leadsman.yaml";
 const FIRST_LINE: &str =
     "# Rendered from the description of rights (leadsman/src/units.rs); a test compares it.\n";
 
@@ -134,7 +134,7 @@ fn service_unit(rights: &Rights) -> String {
     text += "StartLimitIntervalSec=60\nStartLimitBurst=20\n";
     let _infallible = write!(
         text,
-        "\n[Service]\nType=notify\nExecStart={BINARIES}/leadsman run {} --config-path {CONFIG}\n",
+        "\n[Service]\nType=notify\nExecStart={BINARIES}/leadsman run {}\n",
         role.name()
     );
     if !sockets.is_empty() {
@@ -164,6 +164,7 @@ fn service_unit(rights: &Rights) -> String {
     }
     text += network(rights.network);
     text += files(rights.files);
+    let _infallible = writeln!(text, "ReadWritePaths={}", crash_directory(role).display());
     text += ISOLATION;
     if sees_processes {
         text += "ProtectProc=default\nProcSubset=all\n";
@@ -220,7 +221,7 @@ fn network(network: Network) -> &'static str {
 fn files(files: Files) -> &'static str {
     match files {
         Files::None | Files::ReadAnything | Files::ReadDirectory | Files::WriteDirectory => {
-            "ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nNoExecPaths=/\nExecPaths=/usr/lib /lib /lib64\n"
+            "ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nNoExecPaths=/\nExecPaths=/usr/lib -/usr/lib64 /lib -/lib64\n"
         }
     }
 }
@@ -332,11 +333,16 @@ fn tmpfiles() -> String {
     let user = |role| rights::of(role).map_or("root", |rights| rights.user);
     let shipper = user(Role::Shipper);
     let symbolizer = user(Role::Symbolizer);
-    format!(
+    let mut text = format!(
         "{FIRST_LINE}d /run/leadsman 0711 root root -\nd /var/lib/leadsman 0755 root root -\n\
          d /var/lib/leadsman/profiles 0755 {shipper} {shipper} -\nd /var/lib/leadsman/spool 0700 {shipper} {shipper} -\n\
-         d /var/cache/leadsman 0700 {symbolizer} {symbolizer} -\n"
-    )
+         d /var/cache/leadsman 0700 {symbolizer} {symbolizer} -\nd {CRASH_DIRECTORY} 0755 root root -\n"
+    );
+    for rights in &rights::ALL {
+        let (path, user) = (crash_directory(rights.role), rights.user);
+        let _infallible = writeln!(text, "d {} 0700 {user} {user} -", path.display());
+    }
+    text
 }
 
 /// Drop-ins for machines that take more capabilities than usual.

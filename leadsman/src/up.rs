@@ -12,7 +12,7 @@ use ipc_proto::hello::Role;
 
 use crate::cli::Up;
 use crate::error::Failure;
-use crate::plan::Plan;
+use crate::plan::{Plan, crash_directory};
 use crate::roles::ALL;
 use crate::runtime_directory::RuntimeDirectory;
 use crate::signals::Signals;
@@ -56,6 +56,9 @@ pub(crate) fn run(options: Up) -> Result<ExitCode, Failure> {
         None => options.local_store_directory.clone(),
     };
     let cache_directory = cache(user(Role::Symbolizer), runtime_directory.path())?;
+    for (role, user) in &users {
+        store_directory::prepare_for_crashes(&crash_directory(*role), *user);
+    }
     runtime_directory.listen(&ALL, user)?;
     let plan = plan(
         &options,
@@ -107,6 +110,11 @@ pub(crate) fn plan(
     Plan {
         runtime_directory: runtime_directory.to_owned(),
         log_level: options.log_level,
+        log_format: if options.log_format == "json" {
+            "json"
+        } else {
+            "logfmt"
+        },
         users,
         front_listens: false,
         sampler: sampler(options),

@@ -3,7 +3,7 @@
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use ipc_endpoint::clock::monotonic;
 use ipc_endpoint::signals::Termination;
-use ipc_endpoint::statistics::Reporter;
+use ipc_endpoint::statistics::{Reporter, check};
 use ipc_proto::ids::ExecutableId;
 use ipc_proto::limits::MAX_TABLE;
 use ipc_proto::sample::{SamplerMessage, SymbolizerMessage};
@@ -11,6 +11,7 @@ use leadsman_ebpf::abi::{COUNTERS, Counter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::bpf::run_time::RunTime;
 use crate::bpf::tables::{InstallError, Tables};
 use crate::engine::{Action, Engine};
 use crate::metrics;
@@ -39,6 +40,7 @@ pub(crate) struct EventLoop {
     pub(crate) reporter: Reporter,
     pub(crate) termination: Termination,
     pub(crate) cpus: Cpus,
+    pub(crate) run_time: RunTime,
     /// Counters of the kernel side at the last look.
     pub(crate) kernel: [u64; COUNTERS as usize],
 }
@@ -310,13 +312,19 @@ impl EventLoop {
 
     fn report(&mut self, now: u64, last: bool) {
         let kernel = read_counters(&self.counters);
-        let metrics = metrics::collect(
+        let mut metrics = metrics::collect(
             &kernel,
             &self.engine,
             &self.tables,
             &self.symbolizer,
             &self.opener,
         );
+        metrics.push(metrics::cpus(self.cpus.attached.len()));
+        metrics.push(check(
+            "build_ids",
+            self.rings.iter().all(|ring| ring.build_ids),
+        ));
+        metrics.extend(self.run_time.metrics());
         self.reporter.report(now, metrics, last);
     }
 

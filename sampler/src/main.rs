@@ -21,18 +21,20 @@ mod startup;
 mod symbolizer_link;
 mod window;
 
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use ipc_endpoint::connect::Connector;
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
-use ipc_endpoint::{clock, lockdown, logger};
+use ipc_endpoint::{clock, lockdown};
 use ipc_proto::codec::Bytes;
 use ipc_proto::hello::Role;
 use ipc_proto::sample::Start;
 
 use crate::bpf::load::{Loaded, Sizes, online_cpus};
+use crate::bpf::run_time::RunTime;
 use crate::bpf::tables::Tables;
 use crate::config::Config;
 use crate::engine::Engine;
@@ -58,7 +60,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    logger::init(Role::Sampler, config.common.log_level);
+    config.common.begin(Role::Sampler);
     match run(&config) {
         Ok(Ended::Terminated) => ExitCode::SUCCESS,
         Ok(Ended::NewCpu) => {
@@ -142,6 +144,11 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         counters,
         programs,
     } = loaded;
+    let mut run_time = RunTime::default();
+    for (name, program) in object.programs() {
+        let name = if name == "walk" { "walk" } else { "sample" };
+        run_time.add(name, program.fd()?.as_fd());
+    }
     // Read once now: aya looks up the number of CPUs with the first call, and remembers it.
     let kernel = read_counters(&counters);
     let mut event_loop = EventLoop {
@@ -162,6 +169,7 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
             attached: cpus,
             online,
         },
+        run_time,
         kernel,
     };
     lockdown::enter(Role::Sampler, &lockdown::Plan::default())?;

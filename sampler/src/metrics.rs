@@ -9,6 +9,16 @@ use crate::engine::Engine;
 use crate::opener_link::OpenerLink;
 use crate::symbolizer_link::SymbolizerLink;
 
+/// How many CPUs are sampled.
+pub(crate) fn cpus(number: usize) -> Metric {
+    gauge(
+        "leadsman_sampled_cpus",
+        "CPUs that are sampled.",
+        &[],
+        number as f64,
+    )
+}
+
 /// All of them, now. `kernel`: the kernel side's counters by [`Counter`].
 pub(crate) fn collect(
     kernel: &[u64; COUNTERS as usize],
@@ -43,6 +53,12 @@ pub(crate) fn collect(
         queued(
             "samples",
             symbolizer.outbox.samples() + symbolizer.untaken(),
+        ),
+        counter(
+            "leadsman_bpf_runs_total",
+            "Runs of the sampling program: samples and idle ticks.",
+            &[],
+            (at(Counter::Samples) + at(Counter::Idle)) as f64,
         ),
         counter(
             "leadsman_idle_ticks_total",

@@ -52,6 +52,10 @@ pub struct Account {
     pub windows: u64,
     /// Bytes of profiles stored.
     pub bytes: u64,
+    /// Windows that could not be stored.
+    pub failed_windows: u64,
+    /// Whether the last one couldn't.
+    pub failing: bool,
 }
 
 /// The engine.
@@ -111,6 +115,7 @@ impl Engine {
             Ok(()) => {
                 self.account.delivered = self.account.delivered.saturating_add(outgoing.samples);
                 self.account.windows += 1;
+                self.account.failing = false;
                 self.account.bytes += outgoing.profile.len() as u64;
                 if let Some((_, dropped)) = self.failing.take() {
                     actions.push(Action::StoreRecovered { dropped });
@@ -118,6 +123,8 @@ impl Engine {
             }
             Err(error) => {
                 let cause = error.cause();
+                self.account.failed_windows += 1;
+                self.account.failing = true;
                 let count = self.account.dropped.entry(cause).or_default();
                 *count = count.saturating_add(outgoing.samples);
                 let (warned, dropped) = self.failing.unwrap_or(("", 0));

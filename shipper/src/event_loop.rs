@@ -1,7 +1,9 @@
 //! Accepts the symbolizer, receives its windows one at a time, executes the engine's actions. Decides nothing itself.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
+use ipc_endpoint::histogram::Histogram;
 use ipc_endpoint::link::{Link, LinkError, Sent};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::peers::Peers;
@@ -46,6 +48,8 @@ pub struct EventLoop {
     pub termination: Termination,
     clients: Vec<Client>,
     violations: BTreeMap<&'static str, u64>,
+    /// How long writing into the store took.
+    writing: Histogram,
 }
 
 impl EventLoop {
@@ -67,6 +71,7 @@ impl EventLoop {
             termination,
             clients: Vec::new(),
             violations: BTreeMap::new(),
+            writing: Histogram::default(),
         }
     }
 
@@ -87,7 +92,12 @@ impl EventLoop {
             }
             let now = nanos(ClockId::Monotonic);
             if ends || self.reporter.is_due(now) {
-                let metrics = metrics(self.engine.account(), &self.store, &self.violations);
+                let metrics = metrics(
+                    self.engine.account(),
+                    &self.store,
+                    &self.violations,
+                    &self.writing,
+                );
                 self.reporter.report(now, metrics, ends);
             }
             if ends {
@@ -167,9 +177,11 @@ impl EventLoop {
         match action {
             Action::Store(outgoing) => {
                 let now_millis = nanos(ClockId::Realtime) / 1_000_000;
+                let begun = Instant::now();
                 let result = self
                     .store
                     .write(outgoing.start, &outgoing.profile, now_millis);
+                self.writing.observe(begun.elapsed());
                 for action in self.engine.on_stored(&outgoing, result) {
                     self.act(client, action);
                 }

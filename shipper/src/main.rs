@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::lockdown::{self, Plan};
-use ipc_endpoint::logger;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
 use ipc_proto::hello::Role;
@@ -23,7 +22,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    logger::init(Role::Shipper, arguments.common.log_level);
+    arguments.common.begin(Role::Shipper);
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

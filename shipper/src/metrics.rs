@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ipc_endpoint::statistics::{counter, delivered, dropped, gauge, produced, queued};
+use ipc_endpoint::histogram::Histogram;
+use ipc_endpoint::statistics::{check, counter, delivered, dropped, gauge, produced, queued};
 use ipc_proto::statistics::Metric;
 
 use crate::engine::Account;
@@ -17,6 +18,7 @@ pub(crate) fn metrics(
     account: &Account,
     store: &LocalStore,
     violations: &BTreeMap<&'static str, u64>,
+    writing: &Histogram,
 ) -> Vec<Metric> {
     let dropped_samples: u64 = account.dropped.values().sum();
     let settled = account.delivered.saturating_add(dropped_samples);
@@ -55,6 +57,24 @@ pub(crate) fn metrics(
             store.bytes() as f64,
         ),
     ];
+    metrics.push(writing.metric(
+        "leadsman_store_write_seconds",
+        "Writing a profile into the local store, from its creation to its rename.",
+        &[],
+    ));
+    metrics.push(counter(
+        "leadsman_profile_windows_total",
+        "Windows of which a profile was made, by what became of it.",
+        &[("status", "success")],
+        account.windows as f64,
+    ));
+    metrics.push(counter(
+        "leadsman_profile_windows_total",
+        "Windows of which a profile was made, by what became of it.",
+        &[("status", "error")],
+        account.failed_windows as f64,
+    ));
+    metrics.push(check("local_store_writable", !account.failing));
     for (cause, samples) in &account.dropped {
         metrics.push(dropped(EDGE, cause, *samples));
     }

@@ -29,7 +29,6 @@ use ipc_endpoint::arguments::Common;
 use ipc_endpoint::connect::Connector;
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::lockdown::{self, Plan};
-use ipc_endpoint::logger;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
 use ipc_proto::header::Message;
@@ -63,7 +62,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    logger::init(Role::Symbolizer, arguments.common.log_level);
+    arguments.common.begin(Role::Symbolizer);
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,6 +9,7 @@ pub mod chain;
 pub mod credentials;
 pub mod generated;
 pub mod http;
+pub mod machine_tree;
 pub mod metrics;
 pub mod mixed_load;
 pub mod perf;

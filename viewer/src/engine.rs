@@ -13,7 +13,8 @@ use crate::counters::Counters;
 use crate::http::request::RequestError;
 use crate::http::{AllowedHosts, Request, Response, Status};
 use crate::jobs::{Job, Task};
-use crate::metrics::{Metric, Registry};
+use crate::metrics::aliases::aliases;
+use crate::metrics::{Format, Metric, Registry};
 use crate::profile::Summary;
 use crate::routes::{Route, RouteError};
 use crate::status::{self, Costs, StatusView, StoreState};
@@ -227,7 +228,7 @@ impl Engine {
             Route::Asset(asset) => answers::asset(asset),
             Route::Healthy => Response::text(Status::Ok, ""),
             Route::Ready => self.ready(now),
-            Route::Metrics => self.metrics(now),
+            Route::Metrics => self.metrics(Format::accepted(request.accept.as_deref()), now),
             Route::Status => answers::json(&StatusView::new(
                 &self.registry,
                 &self.costs,
@@ -253,9 +254,9 @@ impl Engine {
         }
     }
 
-    fn metrics(&mut self, now: Moment) -> Response {
+    fn metrics(&self, format: Format, now: Moment) -> Response {
         let ready = status::readiness(&self.registry, &self.store, now.monotonic, now.unix).is_ok();
-        let own = self.counters.metrics(&[
+        let mut own = self.counters.metrics(&[
             (
                 "leadsman_ready",
                 "Whether samples flow end to end.",
@@ -282,7 +283,15 @@ impl Engine {
                 self.jobs.len() as f64,
             ),
         ]);
-        Response::metrics(self.registry.exposition(&own))
+        own.extend(status::checks(
+            &self.registry,
+            &self.store,
+            now.monotonic,
+            now.unix,
+        ));
+        own.extend(aliases(&self.registry));
+        let text = self.registry.exposition(&own, format);
+        Response::metrics(format.content_type(), text)
     }
 
     /// Goes on with every job as far as the windows at hand allow.

@@ -30,7 +30,6 @@ use std::process::ExitCode;
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::lockdown::{self, Plan};
-use ipc_endpoint::logger;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::OwnCost;
 use ipc_proto::hello::Role;
@@ -63,7 +62,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    logger::init(Role::Viewer, config.common.log_level);
+    config.common.begin(Role::Viewer);
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -138,6 +138,12 @@ impl From<wire::Metric> for Metric {
                 })
                 .collect(),
             value: metric.value,
+            buckets: metric
+                .buckets
+                .0
+                .iter()
+                .map(|bucket| (bucket.bound, bucket.count))
+                .collect(),
         }
     }
 }

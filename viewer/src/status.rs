@@ -29,6 +29,14 @@ const NOT_SELECTED: &str = "not_selected";
 const COST_SPAN: Duration = Duration::from_secs(15);
 /// A process that said nothing for so long isn't counted on any more; they report each second.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Who must be there.
+const REPORTING: [Role; 5] = [
+    Role::Sampler,
+    Role::Opener,
+    Role::Symbolizer,
+    Role::DebuginfoUploader,
+    Role::Shipper,
+];
 /// Window length before one was seen.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(10);
 
@@ -127,6 +135,27 @@ pub(crate) fn readiness(
         ));
     }
     Ok(())
+}
+
+/// Whether each process is there, and samples flow.
+pub(crate) fn checks(
+    registry: &Registry,
+    store: &StoreState,
+    monotonic: Duration,
+    unix: Duration,
+) -> Vec<Metric> {
+    let check = |id: &str, ok: bool| {
+        let help = "1 where a check came out well, by its id.";
+        Metric::gauge("leadsman_check_ok", help, f64::from(ok)).with("id", id)
+    };
+    let alive = REPORTING.into_iter().map(|role| {
+        let report = registry.report(role);
+        let alive =
+            report.is_some_and(|report| monotonic.saturating_sub(report.received) <= SILENCE);
+        check(&format!("{}_alive", role.name().replace('-', "_")), alive)
+    });
+    let flow = readiness(registry, store, monotonic, unix).is_ok();
+    alive.chain([check("samples_flow", flow)]).collect()
 }
 
 /// The header line as the page takes it.

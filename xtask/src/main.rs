@@ -5,6 +5,7 @@
 
 mod bench;
 mod build_ebpf;
+mod debian_root;
 mod dependencies;
 mod install;
 mod packages;

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 
 use crate::steps::{Steps, quiet};
-use crate::{build_ebpf, packages, tool, up};
+use crate::{build_ebpf, debian_root, packages, tool, up};
 
 /// How long each fuzz target runs.
 const FUZZ_SECONDS: u32 = 10;
@@ -39,6 +39,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         crate::generate_protos(&[OsString::from("--check")])
     });
     steps.step("check-dependencies", crate::check_dependencies);
+    steps.step("Debian tree", debian_root::run);
     deny(&mut steps);
     fuzz(&mut steps);
     if steps.step("release binaries", up::build) {

@@ -8,6 +8,8 @@ use ipc_proto::hello::Role;
 use lexopt::{Arg, Parser, ValueExt};
 use log::LevelFilter;
 
+use crate::crash;
+use crate::logger::{self, Format};
 use crate::peers::Peers;
 
 /// What every process is told.
@@ -19,6 +21,10 @@ pub struct Common {
     pub peers: Peers,
     /// `--log-level error|warn|info|debug`.
     pub log_level: LevelFilter,
+    /// `--log-format logfmt|json`.
+    pub log_format: Format,
+    /// `--crash-directory DIR`: where a crash leaves its report; nowhere when absent.
+    pub crash_directory: Option<PathBuf>,
 }
 
 impl Default for Common {
@@ -27,11 +33,19 @@ impl Default for Common {
             runtime_directory: PathBuf::from("/run/leadsman"),
             peers: Peers::default(),
             log_level: LevelFilter::Info,
+            log_format: Format::default(),
+            crash_directory: None,
         }
     }
 }
 
 impl Common {
+    /// Starts logging as `role`, and watches for crashes.
+    pub fn begin(&self, role: Role) {
+        logger::init(role, self.log_level, self.log_format);
+        crash::watch(role, self.crash_directory.as_deref());
+    }
+
     /// Parses `arguments`; those that are not common go to `own`, which takes its values from the parser and returns
     /// whether it knows them.
     ///
@@ -57,6 +71,10 @@ impl Common {
                 "log-level" => {
                     common.log_level = parser.value()?.parse_with(LevelFilter::from_str)?;
                 }
+                "log-format" => {
+                    common.log_format = parser.value()?.parse_with(Format::from_str)?;
+                }
+                "crash-directory" => common.crash_directory = Some(parser.value()?.into()),
                 other => {
                     if !own(other, &mut parser)? {
                         return Err(Arg::Long(other).unexpected());

@@ -8,6 +8,12 @@ pub fn monotonic() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 
+/// CLOCK_REALTIME, nanoseconds since 1970 UTC.
+#[must_use]
+pub fn realtime() -> u64 {
+    nanoseconds(ClockId::Realtime)
+}
+
 /// A clock's time, nanoseconds.
 #[must_use]
 pub fn nanoseconds(clock: ClockId) -> u64 {

@@ -1,4 +1,4 @@
-//! A process's own metrics, on their way to the viewer; never waited for.
+//! A process's own metrics, on their way to the viewer; never waited for. Durations are [`crate::histogram`]s.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -12,9 +12,12 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::pread;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::clock::nanoseconds;
 use crate::connect::Connector;
 use crate::link::Link;
 use crate::peers::Peers;
+use crate::service_manager::ServiceManager;
+use crate::{crash, logger};
 
 /// Nothing is said on this channel's way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +97,9 @@ impl Reporter {
 pub struct OwnCost {
     role: Role,
     smaps: Option<OwnedFd>,
+    /// Seconds since 1970 UTC.
+    started: f64,
+    manager: ServiceManager,
 }
 
 impl OwnCost {
@@ -104,26 +110,46 @@ impl OwnCost {
         Self {
             role,
             smaps: open("/proc/self/smaps_rollup", flags, Mode::empty()).ok(),
+            started: nanoseconds(ClockId::Realtime) as f64 / 1e9,
+            manager: ServiceManager::from_environment(),
         }
     }
 
-    /// CPU time and memory, now.
+    /// CPU time and memory, now. Whoever reports is alive, and the service manager hears so.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
-        let mut metrics = vec![counter(
-            "leadsman_process_cpu_seconds_total",
-            "CPU time of each of Leadsman's processes.",
-            &[("process", self.role.name())],
-            cpu_seconds(),
-        )];
-        if let Some(bytes) = self.smaps.as_ref().and_then(pss_bytes) {
+        self.manager.alive();
+        let own = [("process", self.role.name())];
+        let mut metrics = vec![
+            counter(
+                "leadsman_process_cpu_seconds_total",
+                "CPU time of each of Leadsman's processes.",
+                &own,
+                cpu_seconds(),
+            ),
+            gauge(
+                "leadsman_process_start_time_seconds",
+                "When each of Leadsman's processes started, seconds since 1970 UTC.",
+                &own,
+                self.started,
+            ),
+        ];
+        if let Some((rss, pss)) = self.smaps.as_ref().and_then(memory_bytes) {
+            metrics.push(gauge(
+                "leadsman_process_resident_memory_bytes",
+                "Resident set size of each of Leadsman's processes, shared pages counted whole.",
+                &own,
+                rss,
+            ));
             metrics.push(gauge(
                 "leadsman_process_pss_bytes",
                 "Proportional set size of each of Leadsman's processes.",
-                &[("process", self.role.name())],
-                bytes,
+                &own,
+                pss,
             ));
         }
+        metrics.extend(logger::metrics());
+        metrics.push(crash::metric());
         metrics
     }
 }
@@ -135,13 +161,17 @@ pub fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-fn pss_bytes(smaps: &OwnedFd) -> Option<f64> {
+/// Resident and proportional set size.
+fn memory_bytes(smaps: &OwnedFd) -> Option<(f64, f64)> {
     let mut text = [0; 2048];
     let length = pread(smaps.as_fd(), &mut text, 0).ok()?;
     let text = std::str::from_utf8(text.get(..length)?).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    let kilobytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024.0)
+    let bytes = |name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kilobytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kilobytes * 1024.0)
+    };
+    Some((bytes("Rss:")?, bytes("Pss:")?))
 }
 
 /// A metric that only grows; its name ends in `_total`.
@@ -167,7 +197,15 @@ fn metric(name: &str, help: &str, counter: bool, labels: &[(&str, &str)], value:
         counter,
         labels: List(labels.iter().take(MAX_LABELS).map(label).collect()),
         value,
+        buckets: List::default(),
     }
+}
+
+/// Whether something that Leadsman needs, or works better with, is as it should be.
+#[must_use]
+pub fn check(id: &str, ok: bool) -> Metric {
+    let help = "1 where a check came out well, by its id.";
+    gauge("leadsman_check_ok", help, &[("id", id)], f64::from(ok))
 }
 
 /// Samples that entered an edge.

@@ -2,4 +2,5 @@
 
 pub(crate) mod btf;
 pub(crate) mod load;
+pub(crate) mod run_time;
 pub(crate) mod tables;

@@ -47,6 +47,7 @@ fn request(target: &str) -> Request {
         host: Some("localhost:7071".into()),
         keep_alive: true,
         accepts_gzip: false,
+        accept: None,
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Request {
     pub(crate) keep_alive: bool,
     /// Whether the client takes a gzip content encoding.
     pub(crate) accepts_gzip: bool,
+    /// The `Accept` header.
+    pub(crate) accept: Option<String>,
 }
 
 /// Why a request isn't served.
@@ -89,6 +91,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, RequestErr
         host: None,
         keep_alive: parsed.version == Some(1),
         accepts_gzip: false,
+        accept: None,
     };
     for header in parsed.headers.iter() {
         read_header(&mut request, header)?;
@@ -118,6 +121,8 @@ fn read_header(request: &mut Request, header: &httparse::Header<'_>) -> Result<(
                 request.keep_alive = true;
             }
         }
+    } else if is("accept") {
+        request.accept = Some(text(header, "accept")?.to_owned());
     } else if is("accept-encoding") {
         request.accepts_gzip = text(header, "accept-encoding")?
             .split(',')
@@ -169,6 +174,7 @@ mod tests {
                 host: Some("localhost:7071".into()),
                 keep_alive: true,
                 accepts_gzip: true,
+                accept: None,
             }
         );
     }

@@ -92,13 +92,9 @@ impl Response {
         Self::new(Status::Ok, content_type, content.as_bytes().to_vec())
     }
 
-    /// Metrics in Prometheus' text format 0.0.4.
-    pub(crate) fn metrics(body: String) -> Self {
-        Self::new(
-            Status::Ok,
-            "text/plain; version=0.0.4; charset=utf-8",
-            body.into_bytes(),
-        )
+    /// Metrics as text of that type.
+    pub(crate) fn metrics(content_type: &'static str, body: String) -> Self {
+        Self::new(Status::Ok, content_type, body.into_bytes())
     }
 
     /// A gzip pprof file to be saved as `name`, which must be plain ASCII without quotes.
@@ -135,7 +131,7 @@ impl Response {
              Content-Type: {}\r\n\
              Content-Length: {}\r\n\
              {encoding}{attachment}{allow}\
-             Vary: Accept-Encoding\r\n\
+             Vary: Accept, Accept-Encoding\r\n\
              Cache-Control: no-store\r\n\
              Content-Security-Policy: {CONTENT_SECURITY_POLICY}\r\n\
              X-Content-Type-Options: nosniff\r\n\
