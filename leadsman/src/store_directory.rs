@@ -79,11 +79,24 @@ fn strange_entry(path: &Path) -> io::Result<Option<String>> {
 /// One line with the path.
 pub(crate) fn prepare_cache(path: &Path, user: User) -> Result<PathBuf, Failure> {
     if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.uid() != user.uid) {
-        fs::remove_dir_all(path).map_err(|error| {
+        clear(path).map_err(|error| {
             Failure::failed(format!("cannot clear {}: {error}", path.display()))
         })?;
     }
     prepare(path, user, "")
+}
+
+/// Removes what is in a directory; the directory itself may be a mount point.
+fn clear(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

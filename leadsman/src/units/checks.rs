@@ -41,6 +41,51 @@ fn the_units_say_what_the_rights_say() {
     }
 }
 
+/// What a container's process needs beside its role's capabilities, to become that role: its user, its bounding set, its
+/// sockets' and directories' owners.
+const BECOMING: [&str; 4] = ["SETUID", "SETGID", "SETPCAP", "CHOWN"];
+
+/// The capabilities in the brackets behind `key`, in the part of `text` that begins with `start`.
+fn added<'a>(text: &'a str, start: &str, key: &str) -> BTreeSet<&'a str> {
+    let (_, part) = text
+        .split_once(start)
+        .unwrap_or_else(|| panic!("no {start:?}"));
+    let (_, list) = part
+        .split_once(key)
+        .unwrap_or_else(|| panic!("no {key:?} behind {start:?}"));
+    let list = list.split(']').next().unwrap_or_default();
+    list.split(',').map(str::trim).collect()
+}
+
+#[test]
+fn containers_have_the_rights_that_the_units_have() {
+    let read = |name: &str| fs::read_to_string(directory().join("..").join(name)).expect(name);
+    let (compose, kubernetes) = (
+        read("compose/compose.yml"),
+        read("kubernetes/daemonset.yaml"),
+    );
+    for rights in &rights::ALL {
+        let names = super::capabilities(rights.capabilities, |when| when == rights::When::Always);
+        let mut expected: BTreeSet<&str> = names
+            .split_whitespace()
+            .map(|name| name.trim_start_matches("CAP_"))
+            .collect();
+        expected.extend(BECOMING);
+        if rights.role == Role::Sampler {
+            // Opens the kernel's symbols with addresses before it becomes the sampler.
+            expected.insert("SYSLOG");
+        }
+        let role = rights.role.name();
+        let found = added(&compose, &format!("command: [run, {role}"), "cap_add: [");
+        assert_eq!(found, expected, "{role} in compose/compose.yml");
+        let found = added(&kubernetes, &format!("args: [run, {role}"), "add: [");
+        assert_eq!(found, expected, "{role} in kubernetes/daemonset.yaml");
+    }
+    for (text, all) in [(&compose, "cap_drop: [ALL]"), (&kubernetes, "drop: [ALL]")] {
+        assert!(text.contains(all) && !text.contains("privileged: true"));
+    }
+}
+
 /// The exposure that systemd calculates, in tenths: less is better.
 #[test]
 fn no_unit_is_exposed() {
