@@ -7,7 +7,7 @@ use std::time::Instant;
 use leadsman_symbolizer::elf::Elf;
 use leadsman_symbolizer::executable::Executable;
 use leadsman_symbolizer::file_bytes::FileBytes;
-use leadsman_symbolizer::fuzz::fuzz_elf;
+use leadsman_symbolizer::fuzz;
 use leadsman_symbolizer::reason::Reason;
 
 /// Numbers that are the same in each run (Marsaglia's xorshift).
@@ -84,7 +84,7 @@ fn overwritten_bytes_are_answered() {
                     _ => numbers.below(256) as u8,
                 };
             }
-            fuzz_elf(&damaged);
+            fuzz::elf(&damaged);
         }
     }
 }
@@ -93,7 +93,7 @@ fn overwritten_bytes_are_answered() {
 fn cut_files_are_answered() {
     let whole = build(&[]);
     for end in (0..whole.len()).step_by(61) {
-        fuzz_elf(&whole[..end]);
+        fuzz::elf(&whole[..end]);
     }
 }
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages;
-use crate::tool::{self, cache_directory, cargo_home, root};
+use crate::tool::{self, cargo_home, root};
+use crate::{cargo_tools, packages};
 
 /// The compiler that has a core library for BPF, and its packages.
 const RUSTC: &str = "/usr/bin/rustc";
@@ -24,7 +24,6 @@ pub(crate) const PACKAGES: [(&str, &str); 4] = [
     ("libstd-rust-web-dev-bpf", "core library for BPF"),
     ("llvm", "llvm-objcopy strips the BPF object"),
 ];
-const BPF_LINKER: &str = "0.10.4";
 /// Where the packages' libLLVM is, without which bpf-linker aborts.
 const LLVM_LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 
@@ -85,26 +84,16 @@ fn toolchain() -> Result<String> {
         .find(|line| line.contains("version"))
         .context("llvm-objcopy does not say its version")?;
     Ok(format!(
-        "{}\nbpf-linker {BPF_LINKER}\nllvm-objcopy: {}\n",
+        "{}\n{}\nllvm-objcopy: {}\n",
         rustc.trim(),
+        cargo_tools::BPF_LINKER.title(),
         objcopy.trim()
     ))
 }
 
-/// bpf-linker behind a script that shows it its libraries; built when it is not in the cache yet.
+/// bpf-linker behind a script that shows it its libraries.
 fn linker() -> Result<PathBuf> {
-    let directory = cache_directory()?;
-    let program = directory.join("bpf-linker/bin/bpf-linker");
-    if !program.is_file() {
-        println!("building bpf-linker {BPF_LINKER} (once, some minutes)");
-        tool::run(
-            tool::cargo()
-                .args(["install", "bpf-linker", "--locked", "--version", BPF_LINKER])
-                .arg("--root")
-                .arg(directory.join("bpf-linker"))
-                .env_remove("CARGO_TARGET_DIR"),
-        )?;
-    }
+    let program = cargo_tools::BPF_LINKER.program()?;
     let wrapper = tool::target_directory().join("bpf/bpf-link");
     std::fs::create_dir_all(tool::target_directory().join("bpf"))?;
     let script = format!(

@@ -5,8 +5,10 @@
 
 mod bench;
 mod build_ebpf;
+mod cargo_tools;
 mod debian_root;
 mod dependencies;
+mod fuzz;
 mod install;
 mod packages;
 mod sizes;
@@ -30,6 +32,7 @@ Usage: cargo xtask TASK
   generate-protos [--check]
                           write the Rust code of proto/; --check: compare it with the committed one
   bench [SECONDS]         record a mixed load with Leadsman and with perf, and say what each cost
+  fuzz [TARGET [SECONDS]] run the fuzz targets
   check-dependencies      check what each process may link, and how much code there is
 ";
 
@@ -53,6 +56,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<()> {
         "build-ebpf" => build_ebpf::run(&arguments),
         "generate-protos" => generate_protos(&arguments),
         "bench" => bench::run(&arguments),
+        "fuzz" => fuzz::run(&arguments),
         "check-dependencies" => check_dependencies(),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");

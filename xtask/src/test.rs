@@ -8,10 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 
 use crate::steps::{Steps, quiet};
-use crate::{build_ebpf, debian_root, packages, tool, up};
-
-/// How long each fuzz target runs.
-const FUZZ_SECONDS: u32 = 10;
+use crate::{build_ebpf, cargo_tools, debian_root, fuzz, packages, tool, up};
 
 /// Runs all steps; fails when one did.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
@@ -41,7 +38,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     steps.step("check-dependencies", crate::check_dependencies);
     steps.step("Debian tree", debian_root::run);
     deny(&mut steps);
-    fuzz(&mut steps);
+    fuzz::steps(&mut steps);
     if steps.step("release binaries", up::build) {
         cargo_test(&mut steps);
     } else {
@@ -54,41 +51,14 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
 }
 
 fn deny(steps: &mut Steps) {
-    if tool::exists("cargo-deny") {
-        steps.cargo(&["deny", "check", "licenses", "bans", "sources"]);
-    } else {
-        steps.cannot_run("cargo deny", "cargo-deny is not installed");
-    }
-}
-
-/// Each fuzz target for a short while: finds what breaks at once, not what hides.
-fn fuzz(steps: &mut Steps) {
-    let targets = tool::root().join("fuzz/fuzz_targets");
-    let Ok(entries) = std::fs::read_dir(&targets) else {
-        return;
-    };
-    if !tool::exists("cargo-fuzz") {
-        steps.cannot_run("fuzz", "cargo-fuzz is not installed");
-        return;
-    }
-    let mut names: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-        .collect();
-    names.sort();
-    for name in names {
-        steps.step(&format!("fuzz {name}, {FUZZ_SECONDS} s"), || {
-            tool::run(
-                quiet(&mut tool::cargo())
-                    .args(["fuzz", "run", &name, "--"])
-                    .arg(format!("-max_total_time={FUZZ_SECONDS}"))
-                    // The sanitizer's flags are not stable ones.
-                    .env("RUSTC_BOOTSTRAP", "1"),
-            )
-        });
-    }
+    steps.step("cargo deny check licenses bans sources", || {
+        let program = cargo_tools::DENY.program()?;
+        tool::run(tool::command(program).args(["check", "licenses", "bans", "sources"]))
+    });
+    steps.cannot_run(
+        "cargo deny check advisories",
+        "it reads a database from the network, and tests use none",
+    );
 }
 
 /// All tests of the workspace, with the release binaries; each is counted.

@@ -8,63 +8,10 @@ use leadsman_ebpf::registers::number;
 use leadsman_ebpf::rule::Kind;
 
 use super::*;
-
-const TEXT: u64 = 0x40_1000;
-const TEXT_OFFSET: u64 = 0x1000;
-const TEXT_BYTES: u64 = 0x30_0000;
-const FRAMES_ADDRESS: u64 = 0x80_0000;
+use crate::fuzz::{TEXT, TEXT_BYTES, TEXT_OFFSET, elf_with_call_frames};
 
 const DEF_CFA_RSP_8: &[u8] = &[0x0c, 0x07, 0x08];
 const RA_AT_CFA_8: &[u8] = &[0x90, 0x01];
-
-/// An ELF file without section headers: text, `.eh_frame_hdr`, `.eh_frame`.
-fn elf(eh_frame: &[u8]) -> Vec<u8> {
-    elf_with_pairs(eh_frame, &[])
-}
-
-/// `pairs` are places in `.eh_frame` for the search table.
-fn elf_with_pairs(eh_frame: &[u8], pairs: &[usize]) -> Vec<u8> {
-    let mut header = vec![1, 0x1b, 0x03, 0x3b];
-    let header_bytes = 12 + 8 * pairs.len();
-    header.extend((header_bytes as u32 - 4).to_le_bytes());
-    header.extend((pairs.len() as u32).to_le_bytes());
-    for place in pairs {
-        header.extend(0_u32.to_le_bytes());
-        header.extend((header_bytes as u32 + *place as u32).to_le_bytes());
-    }
-    let frames_offset = TEXT_OFFSET + TEXT_BYTES;
-    let frames_bytes = (header.len() + eh_frame.len()) as u64;
-    let mut file = Vec::new();
-    file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    file.extend([3, 0, 62, 0, 1, 0, 0, 0]);
-    for field in [0_u64, 64, 0] {
-        file.extend(field.to_le_bytes());
-    }
-    for field in [0_u16, 0, 64, 56, 3, 64, 0, 0] {
-        file.extend(field.to_le_bytes());
-    }
-    for (kind, flags, offset, address, bytes) in [
-        (1_u32, 5_u32, TEXT_OFFSET, TEXT, TEXT_BYTES),
-        (1, 4, frames_offset, FRAMES_ADDRESS, frames_bytes),
-        (
-            0x6474_e550,
-            4,
-            frames_offset,
-            FRAMES_ADDRESS,
-            header.len() as u64,
-        ),
-    ] {
-        file.extend(kind.to_le_bytes());
-        file.extend(flags.to_le_bytes());
-        for field in [offset, address, address, bytes, bytes, 8] {
-            file.extend(field.to_le_bytes());
-        }
-    }
-    file.resize(frames_offset as usize, 0xcc);
-    file.extend(header);
-    file.extend(eh_frame);
-    file
-}
 
 /// Writes `.eh_frame`.
 #[derive(Default)]
@@ -107,7 +54,7 @@ impl Frames {
     }
 
     fn build(&self) -> Built {
-        Built::of(&elf(&self.bytes))
+        Built::of(&elf_with_call_frames(&self.bytes, &[]))
     }
 }
 
@@ -254,7 +201,7 @@ fn a_broken_length_is_stepped_over_with_the_search_table() {
     frames.fde(cie, TEXT + 0x30, 0x10, &[]);
     for length in [u32::MAX - 1, 0x7fff_ffff] {
         frames.bytes[broken..broken + 4].copy_from_slice(&length.to_le_bytes());
-        let built = Built::of(&elf_with_pairs(&frames.bytes, &[broken, next, 5000]));
+        let built = Built::of(&elf_with_call_frames(&frames.bytes, &[broken, next, 5000]));
         assert_eq!(built.rule(TEXT), on_rsp(8));
         assert_eq!(built.rule(TEXT + 0x30), on_rsp(8));
         assert_eq!(built.count(Omission::EntryTruncated), 1);
@@ -428,7 +375,7 @@ fn a_file_that_claims_more_than_it_has_is_read_as_far_as_it_goes() {
     let mut frames = Frames::default();
     let cie = frames.plain_cie();
     frames.fde(cie, TEXT, 0x10, &[]);
-    let sound = elf(&frames.bytes);
+    let sound = elf_with_call_frames(&frames.bytes, &[]);
     for length in (0..0x1000).chain([sound.len() - 1, sound.len() - 30]) {
         if let Ok(table) = build(&sound[..length]) {
             assert!(TableFile::open(&table.encode()).is_ok());
@@ -456,7 +403,7 @@ fn reading_by_position_makes_the_same_table() {
     let mut frames = Frames::default();
     let cie = frames.plain_cie();
     frames.fde(cie, TEXT, 0x100, FRAME_POINTER);
-    let bytes = elf(&frames.bytes);
+    let bytes = elf_with_call_frames(&frames.bytes, &[]);
     let mut file = tempfile::tempfile().expect("temporary file");
     file.write_all(&bytes).expect("written");
     let cache = object::ReadCache::new(file);
@@ -514,6 +461,6 @@ proptest::proptest! {
         }
         let _built = frames.build();
         noise.truncate(300);
-        let _built = Built::of(&elf(&noise));
+        let _built = Built::of(&elf_with_call_frames(&noise, &[]));
     }
 }

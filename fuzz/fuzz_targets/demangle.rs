@@ -1,0 +1,4 @@
+//! A mangled name.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| leadsman_symbolizer::fuzz::demangle(data));
