@@ -20,6 +20,8 @@ pub const MAX_SNAPSHOT: usize = 16 * 1024;
 pub const MAX_STACKS: usize = 4096;
 /// Mappings of one message.
 pub const MAX_MAPPINGS: usize = 512;
+/// Cgroups of one window whose paths are told.
+pub const MAX_CGROUPS: usize = 4096;
 /// Bytes of a path.
 pub const MAX_PATH: usize = 4096;
 /// Bytes of a build ID (`PERF_RECORD_MISC_MMAP_BUILD_ID` carries 20).

@@ -3,7 +3,7 @@
 use crate::codec::{Bytes, List};
 use crate::ids::{BuildId, ExecutableId, ImageId, Pid, Tid, WindowId};
 use crate::limits::{
-    MAX_FRAMES, MAX_KERNEL_FRAMES, MAX_MAPPINGS, MAX_PATH, MAX_SNAPSHOT, MAX_STACKS,
+    MAX_CGROUPS, MAX_FRAMES, MAX_KERNEL_FRAMES, MAX_MAPPINGS, MAX_PATH, MAX_SNAPSHOT, MAX_STACKS,
 };
 use crate::{messages, wire_enum, wire_struct};
 
@@ -222,8 +222,20 @@ wire_struct! {
         pub samples: u64,
         /// Samples of this window dropped before this link, by cause.
         pub drops: List<Drop, 32>,
+        /// Those cgroups of its samples that the sampler saw being made.
+        pub cgroups: List<CgroupPath, MAX_CGROUPS>,
         /// Whether the sampler ends with it.
         pub last: bool,
+    }
+}
+
+wire_struct! {
+    /// Where a cgroup stood when it was made.
+    pub struct CgroupPath {
+        /// The cgroup2 directory's inode number, which no other cgroup gets while the machine runs.
+        pub id: u64,
+        /// Its path from the root of the cgroup2 tree.
+        pub path: Bytes<MAX_PATH>,
     }
 }
 

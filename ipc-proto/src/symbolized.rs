@@ -2,8 +2,8 @@
 
 use crate::codec::{Bytes, List};
 use crate::ids::{BuildId, Pid, Tid, WindowId};
-use crate::limits::{MAX_FRAMES, MAX_STRING, MAX_TABLE_ENTRIES};
-use crate::sample::{Drop, Taken};
+use crate::limits::{MAX_CGROUPS, MAX_FRAMES, MAX_STRING, MAX_TABLE_ENTRIES};
+use crate::sample::{CgroupPath, Drop, Taken};
 use crate::{messages, wire_enum, wire_struct};
 
 messages! {
@@ -44,6 +44,10 @@ wire_struct! {
         pub mappings: List<SymbolizedMapping, MAX_TABLE_ENTRIES>,
         /// Locations the samples refer to.
         pub locations: List<Location, MAX_TABLE_ENTRIES>,
+        /// Main executables of the processes, as far as their files could be read.
+        pub executables: List<SymbolizedExecutable, MAX_TABLE_ENTRIES>,
+        /// Those cgroups of the samples whose paths are known from their making.
+        pub cgroups: List<CgroupPath, MAX_CGROUPS>,
         /// Process images the samples refer to.
         pub processes: List<SymbolizedProcess, MAX_TABLE_ENTRIES>,
         /// The samples.
@@ -132,6 +136,26 @@ wire_struct! {
         pub comm: u32,
         /// Index of the main executable's mapping, or [`NONE`].
         pub executable: u32,
+        /// What the main executable's file says: its place in `executables`, counted from 1; 0 when unknown.
+        pub facts: u32,
+        /// The language runtime it runs, as `python`: a string's index, 0 when it is none that is known.
+        pub runtime: u32,
+        /// That runtime's version: a string's index, 0 when unknown.
+        pub runtime_version: u32,
+    }
+}
+
+wire_struct! {
+    /// What an executable's file says of itself.
+    pub struct SymbolizedExecutable {
+        /// First half of the SHA-256 of its first and last 4,096 bytes and its size (8 bytes, most significant first).
+        pub file_id: [u8; 16],
+        /// Compiler and version, as `GCC 12.2.0`: a string's index, 0 when unknown.
+        pub compiler: u32,
+        /// Whether it needs no shared library.
+        pub is_static: bool,
+        /// Whether it has no symbol table.
+        pub is_stripped: bool,
     }
 }
 

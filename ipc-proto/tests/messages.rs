@@ -6,18 +6,20 @@ use ipc_proto::debuginfo::{DebuginfoOffer, DebuginfoVerdict, OfferMessage, Verdi
 use ipc_proto::header::{BODY_IN_MEMFD, HEADER_BYTES, Header, Message};
 use ipc_proto::hello::Hello;
 use ipc_proto::ids::{ExecutableId, ImageId, Pid, Tid, WindowId};
+use ipc_proto::limits::MAX_CGROUPS;
 use ipc_proto::opener::{
     OpenDebugFile, OpenExecutable, OpenMaps, OpenPerfMap, Opened, OpenerReply, OpenerRequest,
     Sampled,
 };
 use ipc_proto::sample::{
-    CountedStack, Drop, Executable, Frame, Image, ImageGone, Mapping, Mappings, NoTable,
-    SampleBatch, SamplerMessage, Snapshot, Start, SymbolizerMessage, Table, Taken, WindowEnd,
+    CgroupPath, CountedStack, Drop, Executable, Frame, Image, ImageGone, Mapping, Mappings,
+    NoTable, SampleBatch, SamplerMessage, Snapshot, Start, SymbolizerMessage, Table, Taken,
+    WindowEnd,
 };
 use ipc_proto::statistics::{Bucket, Label, Metric, Statistics, StatisticsMessage};
 use ipc_proto::symbolized::{
-    Line, Location, ShipperMessage, SymbolizedBatch, SymbolizedMapping, SymbolizedMessage,
-    SymbolizedProcess, SymbolizedSample,
+    Line, Location, ShipperMessage, SymbolizedBatch, SymbolizedExecutable, SymbolizedMapping,
+    SymbolizedMessage, SymbolizedProcess, SymbolizedSample,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -142,6 +144,13 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     })
 }
 
+fn cgroups() -> impl Strategy<Value = List<CgroupPath, MAX_CGROUPS>> {
+    list(fields!(CgroupPath {
+        id: number(),
+        path: bytes()
+    }))
+}
+
 fn sampler_message() -> impl Strategy<Value = SamplerMessage> {
     let start = fields!(Start {
         frequency: any::<u32>(),
@@ -168,6 +177,7 @@ fn sampler_message() -> impl Strategy<Value = SamplerMessage> {
         duration: number(),
         samples: number(),
         drops: drops(),
+        cgroups: cgroups(),
         last: any::<bool>(),
     });
     prop_oneof![
@@ -292,6 +302,15 @@ fn symbolized_message() -> impl Strategy<Value = SymbolizedMessage> {
         parent: pid(),
         comm: index(),
         executable: index(),
+        facts: index(),
+        runtime: index(),
+        runtime_version: index(),
+    });
+    let executable = fields!(SymbolizedExecutable {
+        file_id: any::<[u8; 16]>(),
+        compiler: index(),
+        is_static: any::<bool>(),
+        is_stripped: any::<bool>(),
     });
     let sample = fields!(SymbolizedSample {
         process: index(),
@@ -307,12 +326,14 @@ fn symbolized_message() -> impl Strategy<Value = SymbolizedMessage> {
         list(bytes()),
         list(mapping),
         list(location),
+        list(executable),
+        cgroups(),
         list(process),
         list(sample),
     );
     (head, tables, any::<bool>()).prop_map(|(head, tables, last)| {
         let (window, start, duration, frequency, drops) = head;
-        let (strings, mappings, locations, processes, samples) = tables;
+        let (strings, mappings, locations, executables, cgroups, processes, samples) = tables;
         SymbolizedMessage::Batch(SymbolizedBatch {
             window,
             start,
@@ -322,6 +343,8 @@ fn symbolized_message() -> impl Strategy<Value = SymbolizedMessage> {
             strings,
             mappings,
             locations,
+            executables,
+            cgroups,
             processes,
             samples,
             last,

@@ -13,6 +13,7 @@ use leadsman_ebpf::stop::StopReason;
 
 use crate::account::Account;
 use crate::announce::{announce_image, main_path};
+use crate::cgroups::Cgroups;
 use crate::executables::{Executables, TableState};
 use crate::processes::{Knowledge, Processes, Selection};
 use crate::raw_sample::{RawSample, RawSnapshot};
@@ -59,6 +60,7 @@ pub(crate) struct KernelProcess {
 pub(crate) struct Engine {
     processes: Processes,
     executables: Executables,
+    cgroups: Cgroups,
     window: Window,
     window_id: u64,
     window_start: u64,
@@ -78,6 +80,7 @@ impl Engine {
     pub(crate) fn new(
         selection: Selection,
         older: HashMap<u32, (Vec<u8>, u32)>,
+        cgroups: Cgroups,
         window_length: u64,
         clock_offset: i64,
         now: u64,
@@ -85,6 +88,7 @@ impl Engine {
         Self {
             processes: Processes::new(selection, older),
             executables: Executables::default(),
+            cgroups,
             window: Window::default(),
             window_id: 0,
             window_start: now,
@@ -121,6 +125,11 @@ impl Engine {
         }
     }
 
+    /// A cgroup was made.
+    pub(crate) fn on_cgroup(&mut self, id: u64, path: Vec<u8>) {
+        self.cgroups.learn(id, path);
+    }
+
     /// The kernel had no room for so many records.
     pub(crate) fn on_records_lost(&mut self, records: u64) {
         self.account.records_lost += records;
@@ -135,6 +144,7 @@ impl Engine {
             return;
         }
         self.account.ring_produced += 1;
+        self.cgroups.note(sample.cgroup);
         process.image.start_time = sample.start_time;
         process.image.exec_id = sample.exec_id;
         if process.image.comm.is_empty() && sample.tid == sample.tgid {
@@ -502,6 +512,7 @@ impl Engine {
             // The event loop knows what the link carried and what was dropped on the way to it.
             samples: 0,
             drops: List::default(),
+            cgroups: List(self.cgroups.take_sampled()),
             last,
         };
         self.actions.push(Action::Send {

@@ -186,6 +186,7 @@ impl EventLoop {
         for ring in &mut self.rings {
             ring.drain(|record| match sideband::decode(record) {
                 Ok(Record::Event(event)) => inputs.push((event.time, Input::Sideband(event))),
+                Ok(Record::Cgroup { id, path }) => self.engine.on_cgroup(id, path),
                 Ok(Record::Lost(count)) => self.engine.on_records_lost(count),
                 Ok(Record::Other) => {}
                 Err(error) => {

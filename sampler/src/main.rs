@@ -4,6 +4,7 @@
 mod account;
 mod announce;
 mod bpf;
+mod cgroups;
 mod config;
 mod engine;
 mod event_loop;
@@ -36,6 +37,7 @@ use ipc_proto::sample::Start;
 use crate::bpf::load::{Loaded, Sizes, online_cpus};
 use crate::bpf::run_time::RunTime;
 use crate::bpf::tables::Tables;
+use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::event_loop::{Cpus, Ended, EventLoop, read_counters};
@@ -113,6 +115,7 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
     let engine = Engine::new(
         config.selection.clone(),
         startup::running_processes(),
+        Cgroups::new(startup::perf_cgroups_are_cgroup2()),
         config.window,
         start.clock_offset,
         clock::monotonic(),

@@ -1,4 +1,4 @@
-//! Perf events that report what processes map, exec, fork and exit: one per CPU, each with a ring in shared memory.
+//! Perf events that report what processes map, exec, fork and exit, and new cgroups: one per CPU, each with a ring in shared memory.
 //!
 //! The only file of this process with `unsafe`: the ring is memory that the kernel writes. Nothing here decodes a
 //! record; bytes are copied out and handed on.
@@ -55,6 +55,8 @@ mod flag {
     pub(super) const MMAP2: u64 = 1 << 23;
     pub(super) const COMM_EXEC: u64 = 1 << 24;
     pub(super) const USE_CLOCKID: u64 = 1 << 25;
+    /// Since Linux 5.7.
+    pub(super) const CGROUP: u64 = 1 << 32;
     /// Since Linux 5.12.
     pub(super) const BUILD_ID: u64 = 1 << 34;
 }
@@ -108,11 +110,11 @@ impl PerfRing {
     /// Readable by poll when a quarter of it is full.
     pub(crate) fn open(cpu: u32, data_pages: usize) -> Result<Self, PerfEventError> {
         let data_bytes = data_pages * PAGE;
-        let (fd, build_ids) = match open_event(cpu, data_bytes, flag::BUILD_ID) {
+        let (fd, build_ids) = match open_event(cpu, data_bytes, flag::BUILD_ID | flag::CGROUP) {
             Ok(fd) => (fd, true),
             // Before 5.12 the flag is unknown.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (
-                open_event(cpu, data_bytes, 0)
+                open_event(cpu, data_bytes, flag::CGROUP)
                     .map_err(|source| PerfEventError::Open { cpu, source })?,
                 false,
             ),

@@ -1,4 +1,4 @@
-//! Decodes the perf records that tell what processes do: `PERF_RECORD_MMAP2`, `COMM`, `FORK`, `EXIT`, `LOST`.
+//! Decodes the perf records that tell what processes do: `PERF_RECORD_MMAP2`, `COMM`, `FORK`, `EXIT`, `CGROUP`, `LOST`.
 #![cfg_attr(
     not(test),
     deny(
@@ -54,6 +54,13 @@ pub(crate) struct NewMapping {
 pub(crate) enum Record {
     /// Something to know.
     Event(SidebandEvent),
+    /// A cgroup was made.
+    Cgroup {
+        /// Inode number of its directory.
+        id: u64,
+        /// From the root of its tree.
+        path: Vec<u8>,
+    },
     /// The ring was full: so many records are missing.
     Lost(u64),
     /// Of no interest.
@@ -66,6 +73,7 @@ const COMM: u32 = 3;
 const LOST: u32 = 2;
 const EXIT: u32 = 4;
 const FORK: u32 = 7;
+const CGROUP: u32 = 19;
 const MISC_COMM_EXEC: u16 = 1 << 13;
 const MISC_MMAP_BUILD_ID: u16 = 1 << 14;
 const PROT_EXEC: u32 = 4;
@@ -82,7 +90,7 @@ pub(crate) fn decode(record: &[u8]) -> Result<Record, DecodeError> {
         let _id = u64::decode(&mut reader)?;
         return Ok(Record::Lost(u64::decode(&mut reader)?));
     }
-    if ![MMAP2, COMM, EXIT, FORK].contains(&kind) {
+    if ![MMAP2, COMM, EXIT, FORK, CGROUP].contains(&kind) {
         return Ok(Record::Other);
     }
     let body = reader
@@ -92,6 +100,12 @@ pub(crate) fn decode(record: &[u8]) -> Result<Record, DecodeError> {
     let mut body = Reader::new(reader.take(body)?);
     let _pid_tid = u64::decode(&mut reader)?;
     let time = u64::decode(&mut reader)?;
+    if kind == CGROUP {
+        return Ok(Record::Cgroup {
+            id: u64::decode(&mut body)?,
+            path: until_nul(&mut body)?,
+        });
+    }
     let pid = u32::decode(&mut body)?;
     let (tid, kind) = match kind {
         MMAP2 => {
@@ -251,6 +265,18 @@ mod tests {
             Ok(Record::Other),
             "not executable"
         );
+    }
+
+    #[test]
+    fn a_new_cgroup_has_its_number_and_path() {
+        let mut body = 4711u64.to_le_bytes().to_vec();
+        body.extend_from_slice(b"/system.slice/x.service\0");
+        let cgroup = Record::Cgroup {
+            id: 4711,
+            path: b"/system.slice/x.service".to_vec(),
+        };
+        assert_eq!(decode(&record(CGROUP, 0, &body)), Ok(cgroup));
+        assert!(decode(&record(CGROUP, 0, &[1, 2, 3])).is_err());
     }
 
     #[test]

@@ -85,6 +85,19 @@ fn name_and_parent(stat: &[u8]) -> Option<(Vec<u8>, u32)> {
     Some((name, rest.split_ascii_whitespace().nth(1)?.parse().ok()?))
 }
 
+/// Whether records of new cgroups are about the cgroup2 tree: no cgroup1 tree holds the `perf_event` controller.
+pub(crate) fn perf_cgroups_are_cgroup2() -> bool {
+    fs::read_to_string("/proc/cgroups").is_ok_and(|table| is_of_cgroup2(&table, "perf_event"))
+}
+
+/// A line of `/proc/cgroups` is: controller, number of its cgroup1 tree or 0, number of cgroups, enabled.
+fn is_of_cgroup2(table: &str, controller: &str) -> bool {
+    table.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        fields.next() == Some(controller) && fields.next() == Some("0")
+    })
+}
+
 /// The running kernel's release.
 pub(crate) fn kernel_release() -> Vec<u8> {
     rustix::system::uname().release().to_bytes().to_vec()
@@ -127,6 +140,14 @@ mod tests {
         assert_eq!((name.as_slice(), parent), (&b"a) b) (c"[..], 7));
         assert_eq!(name_and_parent(b"42 nonsense"), None);
         assert!(running_processes().contains_key(&std::process::id()));
+    }
+
+    #[test]
+    fn a_controller_is_in_one_tree() {
+        let table =
+            "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t3\t1\t1\nperf_event\t0\t9\t1\n";
+        assert!(is_of_cgroup2(table, "perf_event"));
+        assert!(!is_of_cgroup2(table, "cpu") && !is_of_cgroup2(table, "pids"));
     }
 
     #[test]

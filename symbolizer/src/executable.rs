@@ -18,10 +18,12 @@ use crate::debuglink::{self, DebugFileWanted};
 use crate::demangle::demangle;
 use crate::dwarf::{Dwarf, DwarfFrame};
 use crate::elf::Elf;
+use crate::facts::Facts;
 use crate::file_bytes::FileBytes;
 use crate::go_pclntab::GoFunctions;
 use crate::names::{NameId, Names};
 use crate::reason::Reason;
+use crate::runtime::Runtime;
 use crate::symbols::SymbolTable;
 use crate::work::Work;
 
@@ -123,6 +125,8 @@ pub struct Executable {
     go: Source<GoFunctions>,
     symbols: Source<Vec<SymbolTable>>,
     answers: Answers,
+    facts: Option<Arc<Facts>>,
+    runtime_version: Option<(Runtime, Option<String>)>,
 }
 
 impl Executable {
@@ -138,7 +142,44 @@ impl Executable {
             go: Source::Unread,
             symbols: Source::Unread,
             answers: Answers::default(),
+            facts: None,
+            runtime_version: None,
         })
+    }
+
+    /// What it says of itself; read once.
+    pub fn facts(&mut self) -> Arc<Facts> {
+        let facts = self
+            .facts
+            .get_or_insert_with(|| Arc::new(Facts::read(&self.file, &self.elf)));
+        Arc::clone(facts)
+    }
+
+    /// Whether asking for them reads nothing.
+    #[must_use]
+    pub fn are_facts_known(&self) -> bool {
+        self.facts.is_some()
+    }
+
+    /// Whether asking for that runtime's version reads nothing.
+    #[must_use]
+    pub fn is_runtime_known(&self, runtime: Runtime) -> bool {
+        matches!(&self.runtime_version, Some((known, _)) if *known == runtime)
+    }
+
+    /// The version of the runtime it is; looked for once.
+    pub fn runtime_version(&mut self, runtime: Runtime, path: &str) -> Option<String> {
+        match &self.runtime_version {
+            Some((known, version)) if *known == runtime => version.clone(),
+            _ => match runtime.version(path, &self.file, &self.elf, &self.work) {
+                Err(Reason::WorkLimit) => None,
+                found => {
+                    let version = found.ok().flatten();
+                    self.runtime_version = Some((runtime, version.clone()));
+                    version
+                }
+            },
+        }
     }
 
     /// Its headers.

@@ -1,6 +1,7 @@
 //! Owns the inspection commands: the symbolizer's own code on a file that the caller names, with nothing but the
 //! caller's rights, and without those of root.
 
+mod executable;
 mod json;
 mod symbolize;
 mod unwind_table;
@@ -52,13 +53,14 @@ fn open(path: &Path) -> std::io::Result<File> {
         .open(path)
 }
 
-/// Runs an inspection command: `symbolize` or `unwind-table` and its arguments. Exit codes: 0, 1 failed, 2 usage.
+/// Runs an inspection command: `symbolize`, `unwind-table` or `executable` and its arguments. Exit codes: 0, 1 failed, 2 usage.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
     let command = arguments.next().unwrap_or_default();
     let result = match command.to_str() {
         Some("symbolize") => symbolize::run(arguments),
         Some("unwind-table") => unwind_table::run(arguments),
+        Some("executable") => executable::run(arguments),
         _ => Err(InspectError::Usage(format!(
             "there is no inspection {command:?}"
         ))),

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use ipc_proto::codec::{Bytes, List};
 use ipc_proto::ids::{BuildId, ImageId, Tid, WindowId};
 use ipc_proto::limits::MAX_PATH;
-use ipc_proto::sample::{Backing, CountedStack, Drop, Frame, Mapping};
+use ipc_proto::sample::{Backing, CgroupPath, CountedStack, Drop, Frame, Mapping};
 use ipc_proto::symbolized::{NONE, SymbolizedProcess};
 use leadsman_ebpf::stop::StopReason;
 use leadsman_symbolizer::cache::ExecutableKey;
 use leadsman_symbolizer::reason::Reason;
+use leadsman_symbolizer::runtime::Runtime;
 
 use crate::executables::{Executables, FileState};
 use crate::images::{Image, Images};
@@ -57,6 +58,8 @@ pub(crate) struct JobProcess {
     /// With its mapping by index into [`WindowJob::mappings`]; `comm` is set when strings get their numbers.
     pub(crate) about: SymbolizedProcess,
     pub(crate) comm: Bytes<16>,
+    /// The language runtime among its files, and the mapping of that file.
+    pub(crate) runtime: Option<(Runtime, u32)>,
 }
 
 /// A window to be named.
@@ -71,6 +74,8 @@ pub(crate) struct WindowJob {
     pub(crate) last: bool,
     /// Samples dropped on the way to here, by cause.
     pub(crate) drops: Vec<Drop>,
+    /// Where the cgroups of its samples stand, as far as the sampler knew.
+    pub(crate) cgroups: Vec<CgroupPath>,
     pub(crate) processes: Vec<JobProcess>,
     pub(crate) mappings: Vec<JobMapping>,
     pub(crate) stacks: Vec<JobStack>,
@@ -110,6 +115,7 @@ pub(crate) fn build(
         Some((end, _)) => {
             (job.start, job.duration, job.last) = (end.start, end.duration, end.last);
             job.drops.clone_from(&end.drops.0);
+            job.cgroups.clone_from(&end.cgroups.0);
         }
         None => {
             job.start = window.opened.saturating_add_signed(run.clock_offset);
@@ -201,12 +207,31 @@ impl Tables<'_> {
             parent: image.map(|image| image.parent).unwrap_or_default(),
             comm: 0,
             executable: main.unwrap_or(NONE),
+            ..SymbolizedProcess::default()
         };
+        let runtime = image.and_then(|image| self.runtime(id, image));
         let comm = image.map(|image| image.comm.clone()).unwrap_or_default();
         let index = self.job.processes.len() as u32;
-        self.job.processes.push(JobProcess { about, comm });
+        self.job.processes.push(JobProcess {
+            about,
+            comm,
+            runtime,
+        });
         self.processes.insert(id, index);
         index
+    }
+
+    /// The first of an image's files that is a language runtime's.
+    fn runtime(&mut self, id: ImageId, image: &Image) -> Option<(Runtime, u32)> {
+        let (runtime, mapping) = (0..)
+            .map_while(|index| image.get(index))
+            .filter(|mapping| mapping.backing == Backing::File as u8)
+            .find_map(|mapping| {
+                let executable = self.executables.get(mapping.executable)?;
+                let runtime = Runtime::of_path(&executable.about.path.text())?;
+                Some((runtime, mapping))
+            })?;
+        Some((runtime, self.mapping(id, mapping)))
     }
 
     /// The frame by the window's mapping, at the address it has there.

@@ -22,6 +22,10 @@ use leadsman_symbolizer::resolve::Symbolizer;
 use crate::job::{JobMapping, JobStack, WindowJob, list};
 use crate::quarantine::{FileKey, Quarantine};
 
+mod about;
+
+use about::KnownFacts;
+
 /// Bytes of a batch, estimated: less than a message's body may have. The stacks beyond are dropped and counted.
 const MAX_BATCH_BYTES: usize = 48 << 20;
 /// Bytes of all executables' names between windows; what was used longest ago is read again when it is needed.
@@ -187,11 +191,13 @@ impl<'a> Naming<'a> {
             });
             naming.bytes += 64;
         }
+        let mut facts = KnownFacts::default();
         for process in &job.processes {
             let mut about = process.about.clone();
             about.comm = naming.string(&process.comm.text());
+            naming.add_facts(&mut about, process, job, &mut facts);
             naming.batch.processes.0.push(about);
-            naming.bytes += 32;
+            naming.bytes += 48;
         }
         naming
     }
@@ -529,6 +535,7 @@ impl<'a> Naming<'a> {
         self.batch.frequency = job.frequency;
         self.batch.last = job.last;
         self.batch.drops = list(drops);
+        self.batch.cgroups = list(job.cgroups);
         NamedWindow {
             batch: self.batch,
             dropped: self.dropped,

@@ -4,6 +4,8 @@ use ipc_proto::ids::{ImageId, Pid, Tid, WindowId};
 use ipc_proto::sample::Frame;
 use ipc_proto::symbolized::SymbolizedProcess;
 
+use leadsman_symbolizer::runtime::Runtime;
+
 use super::*;
 use crate::job::JobProcess;
 
@@ -60,6 +62,7 @@ fn job(mappings: Vec<JobMapping>, user: Vec<Frame>, kernel: Vec<u64>) -> WindowJ
                 ..SymbolizedProcess::default()
             },
             comm: Bytes(b"own".to_vec()),
+            runtime: None,
         }],
         mappings,
         stacks: vec![stack],
@@ -206,4 +209,25 @@ fn generated_code_is_named_by_its_processs_perf_map() {
     let names = names(&named, 0);
     assert_eq!(names[0], "jitted code");
     assert!(names[1].starts_with("not_in_perf_map: "), "{names:?}");
+}
+
+#[test]
+fn a_process_is_told_with_its_executable_and_its_runtime() {
+    let address = leadsman_test_function as fn(u64) -> u64 as usize as u64;
+    let mut job = job(vec![own_mapping(address)], Vec::new(), Vec::new());
+    job.processes[0].about.executable = 0;
+    job.processes.push(job.processes[0].clone());
+    job.processes[1].runtime = Some((Runtime::Python, 0));
+    job.mappings[0].path = Bytes(b"/usr/bin/python3.9".to_vec());
+    let named = namer().name(job);
+    assert_eq!(named.batch.executables.0.len(), 1, "one file, told once");
+    let facts = &named.batch.executables.0[0];
+    assert!(text(&named, facts.compiler).starts_with("Rust "));
+    assert!(!facts.is_static && !facts.is_stripped && facts.file_id != [0; 16]);
+    let [first, second] = &named.batch.processes.0[..] else {
+        panic!("two processes");
+    };
+    assert_eq!((first.facts, second.facts, first.runtime), (1, 1, 0));
+    assert_eq!(text(&named, second.runtime), "python");
+    assert_eq!(text(&named, second.runtime_version), "3.9");
 }
