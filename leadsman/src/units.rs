@@ -220,7 +220,11 @@ fn network(network: Network) -> &'static str {
 /// The file system is read-only for all; what a process writes to stands in its own directories (`manners`).
 fn files(files: Files) -> &'static str {
     match files {
-        Files::None | Files::ReadAnything | Files::ReadDirectory | Files::WriteDirectory => {
+        Files::None
+        | Files::ReadAnything
+        | Files::ReadDirectory
+        | Files::WriteDirectory
+        | Files::WriteDirectoryReadMachine => {
             "ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nNoExecPaths=/\nExecPaths=/usr/lib -/usr/lib64 /lib -/lib64\n"
         }
     }

@@ -29,6 +29,16 @@ pub struct Arguments {
     pub node: Option<String>,
     /// `--external-label NAME=VALUE`, repeated: stands on every sample.
     pub labels: Vec<(String, String)>,
+    /// `--metadata-enable-process-cmdline`: read command lines.
+    pub command_line: bool,
+    /// `--metadata-container-runtime-socket-path PATH`: ask that container runtime.
+    pub runtime_socket: Option<PathBuf>,
+    /// `--kubernetes-api-server URL`: ask that Kubernetes API.
+    pub kubernetes_server: Option<String>,
+    /// `--kubernetes-ca-file PATH`: the authority of its certificate.
+    pub kubernetes_authority: Option<PathBuf>,
+    /// `--kubernetes-token-file PATH`: what to say who we are with.
+    pub kubernetes_token: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -42,6 +52,9 @@ impl Arguments {
         let mut max_age = DEFAULT_MAX_AGE;
         let mut node = None;
         let mut labels = Vec::new();
+        let (mut command_line, mut runtime_socket) = (false, None);
+        let (mut kubernetes_server, mut kubernetes_authority, mut kubernetes_token) =
+            (None, None, None);
         let common = Common::parse(arguments, |name, parser: &mut Parser| {
             match name {
                 "store-directory" => store_directory = Some(PathBuf::from(parser.value()?)),
@@ -49,6 +62,21 @@ impl Arguments {
                 "store-max-age-seconds" => max_age = Duration::from_secs(parser.value()?.parse()?),
                 "node" => node = Some(parser.value()?.string()?),
                 "external-label" => labels.push(parser.value()?.parse_with(label)?),
+                "metadata-enable-process-cmdline" => {
+                    command_line = match parser.optional_value() {
+                        Some(value) => value.parse()?,
+                        None => true,
+                    };
+                }
+                "metadata-container-runtime-socket-path" => {
+                    runtime_socket = some_path(parser.value()?);
+                }
+                "kubernetes-api-server" => {
+                    kubernetes_server =
+                        Some(parser.value()?.string()?).filter(|url| !url.is_empty());
+                }
+                "kubernetes-ca-file" => kubernetes_authority = some_path(parser.value()?),
+                "kubernetes-token-file" => kubernetes_token = some_path(parser.value()?),
                 _ => return Ok(false),
             }
             Ok(true)
@@ -68,8 +96,18 @@ impl Arguments {
             },
             node,
             labels,
+            command_line,
+            runtime_socket,
+            kubernetes_server,
+            kubernetes_authority,
+            kubernetes_token,
         })
     }
+}
+
+/// An empty path is none.
+fn some_path(value: OsString) -> Option<PathBuf> {
+    (!value.is_empty()).then(|| PathBuf::from(value))
 }
 
 /// Reads `NAME=VALUE`; names are those of Prometheus labels.
@@ -109,8 +147,15 @@ mod tests {
             "--node=n",
             "--external-label=region=eu=1",
             "--runtime-directory=/r",
+            "--metadata-enable-process-cmdline",
+            "--metadata-container-runtime-socket-path=/run/docker.sock",
+            "--kubernetes-api-server=https://10.0.0.1:443",
+            "--kubernetes-token-file=",
         ])
         .unwrap();
+        assert!(parsed.command_line);
+        assert_eq!(parsed.runtime_socket, Some("/run/docker.sock".into()));
+        assert!(parsed.kubernetes_server.is_some() && parsed.kubernetes_token.is_none());
         assert_eq!(parsed.store_directory, PathBuf::from("/s"));
         assert_eq!(
             parsed.retention,

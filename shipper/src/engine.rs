@@ -7,7 +7,8 @@ use ipc_proto::sample::Taken;
 use ipc_proto::symbolized::SymbolizedBatch;
 
 use crate::file_name::WindowStart;
-use crate::profile::{self, BatchFault, Labels};
+use crate::labels::Labelled;
+use crate::profile::{self, BatchFault};
 use crate::store::StoreError;
 
 /// What the event loop is to do.
@@ -35,6 +36,8 @@ pub struct Outgoing {
     pub start: WindowStart,
     /// Its samples.
     pub samples: u64,
+    /// Samples of the window that relabelling dropped; they are on the account already.
+    pub relabelled_away: u64,
     /// The gzip pprof.
     pub profile: Vec<u8>,
 }
@@ -59,47 +62,52 @@ pub struct Account {
 }
 
 /// The engine.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Engine {
-    labels: Labels,
     account: Account,
     /// Samples dropped since storing began to fail, with the cause that was warned about.
     failing: Option<(&'static str, u64)>,
 }
 
 impl Engine {
-    /// Every sample gets these labels.
-    #[must_use]
-    pub fn new(labels: Labels) -> Self {
-        Self {
-            labels,
-            account: Account::default(),
-            failing: None,
-        }
-    }
-
     /// The account so far.
     #[must_use]
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// A window with names arrived.
+    /// A window with names arrived, and its samples' labels.
     ///
     /// # Errors
     /// The batch refers to what is not in it: its sender is not to be listened to any more.
-    pub fn on_batch(&mut self, batch: &SymbolizedBatch) -> Result<Action, BatchFault> {
-        let profile = profile::build(batch, &self.labels)?;
-        let samples = batch
-            .samples
-            .0
-            .iter()
-            .fold(0u64, |sum, sample| sum.saturating_add(sample.count));
-        self.account.produced = self.account.produced.saturating_add(samples);
+    pub fn on_batch(
+        &mut self,
+        batch: &SymbolizedBatch,
+        labelled: &Labelled,
+    ) -> Result<Action, BatchFault> {
+        let profile = profile::build(batch, labelled)?;
+        let (mut samples, mut relabelled_away) = (0u64, 0u64);
+        for (sample, series) in batch.samples.0.iter().zip(&labelled.of_sample) {
+            let sum = match series {
+                Some(_) => &mut samples,
+                None => &mut relabelled_away,
+            };
+            *sum = sum.saturating_add(sample.count);
+        }
+        let account = &mut self.account;
+        account.produced = account
+            .produced
+            .saturating_add(samples)
+            .saturating_add(relabelled_away);
+        if relabelled_away > 0 {
+            let dropped = account.dropped.entry("relabelling").or_default();
+            *dropped = dropped.saturating_add(relabelled_away);
+        }
         Ok(Action::Store(Outgoing {
             window: batch.window,
             start: WindowStart::from_nanos(batch.start),
             samples,
+            relabelled_away,
             profile,
         }))
     }
@@ -137,7 +145,7 @@ impl Engine {
         // Dropped here is counted here: either way the symbolizer need not keep the window.
         actions.push(Action::Acknowledge(Taken {
             window: outgoing.window,
-            samples: outgoing.samples,
+            samples: outgoing.samples.saturating_add(outgoing.relabelled_away),
         }));
         actions
     }
@@ -150,6 +158,7 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
+    use crate::labels::Series;
 
     fn batch(window: u64, count: u64) -> SymbolizedBatch {
         SymbolizedBatch {
@@ -168,8 +177,17 @@ mod tests {
         }
     }
 
+    /// The labels of a window of one sample, kept or dropped.
+    fn labelled(is_kept: bool) -> Labelled {
+        Labelled {
+            series: vec![Series::default()],
+            of_sample: vec![is_kept.then_some(0)],
+        }
+    }
+
     fn store(engine: &mut Engine, window: u64, result: Result<(), StoreError>) -> Vec<Action> {
-        let Ok(Action::Store(outgoing)) = engine.on_batch(&batch(window, 10)) else {
+        let batch = batch(window, 10);
+        let Ok(Action::Store(outgoing)) = engine.on_batch(&batch, &labelled(true)) else {
             panic!("a sound batch is stored");
         };
         engine.on_stored(&outgoing, result)
@@ -177,7 +195,7 @@ mod tests {
 
     #[test]
     fn every_window_is_acknowledged_and_the_account_balances() {
-        let mut engine = Engine::new(Labels::default());
+        let mut engine = Engine::default();
         let full = Err(StoreError::Full(Errno::NOSPC));
         let read_only = Err(StoreError::Unwritable(Errno::ROFS));
         for (window, result) in [Ok(()), full, full, read_only, Ok(()), Ok(())]
@@ -201,8 +219,24 @@ mod tests {
     }
 
     #[test]
+    fn what_relabelling_drops_is_counted_once_and_acknowledged() {
+        let mut engine = Engine::default();
+        let Ok(Action::Store(outgoing)) = engine.on_batch(&batch(0, 10), &labelled(false)) else {
+            panic!("a sound batch is stored");
+        };
+        let actions = engine.on_stored(&outgoing, Ok(()));
+        assert!(matches!(
+            &actions[..],
+            [Action::Acknowledge(Taken { samples: 10, .. })]
+        ));
+        let account = engine.account();
+        assert_eq!((account.produced, account.delivered), (10, 0));
+        assert_eq!(account.dropped, BTreeMap::from([("relabelling", 10)]));
+    }
+
+    #[test]
     fn a_failing_store_is_warned_about_once_and_so_is_its_recovery() {
-        let mut engine = Engine::new(Labels::default());
+        let mut engine = Engine::default();
         let warnings = |actions: &[Action]| {
             actions
                 .iter()

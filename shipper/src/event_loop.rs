@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::engine::{Action, Engine};
+use crate::labels::Labeller;
 use crate::metrics::metrics;
 use crate::store::LocalStore;
 
@@ -38,6 +39,8 @@ pub struct EventLoop {
     pub listener: Listener,
     /// Who may.
     pub peers: Peers,
+    /// What gives samples their labels.
+    pub labeller: Labeller,
     /// What decides.
     pub engine: Engine,
     /// Where profiles go.
@@ -57,6 +60,7 @@ impl EventLoop {
     pub fn new(
         listener: Listener,
         peers: Peers,
+        labeller: Labeller,
         engine: Engine,
         store: LocalStore,
         reporter: Reporter,
@@ -65,6 +69,7 @@ impl EventLoop {
         Self {
             listener,
             peers,
+            labeller,
             engine,
             store,
             reporter,
@@ -94,6 +99,7 @@ impl EventLoop {
             if ends || self.reporter.is_due(now) {
                 let metrics = metrics(
                     self.engine.account(),
+                    &self.labeller.counts(),
                     &self.store,
                     &self.violations,
                     &self.writing,
@@ -152,7 +158,9 @@ impl EventLoop {
                 return Err(ipc_endpoint::link::Violation::Descriptors(received.fds.len()).into());
             }
             let SymbolizedMessage::Batch(batch) = received.message;
-            match self.engine.on_batch(&batch) {
+            let labelled = self.labeller.label(&batch, nanos(ClockId::Monotonic));
+            let action = labelled.and_then(|labelled| self.engine.on_batch(&batch, &labelled));
+            match action {
                 Ok(action) => self.act(client, action),
                 Err(fault) => {
                     log::warn!("the symbolizer sent a batch that {fault}: its link is closed");

@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod engine;
 pub mod event_loop;
 pub mod file_name;
+pub mod labels;
 mod metrics;
 pub mod profile;
 pub mod store;

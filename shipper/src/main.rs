@@ -1,6 +1,8 @@
 //! Leadsman's shipper: turns symbolized windows into pprof profiles and keeps them in the local store.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ipc_endpoint::inherited::Inherited;
@@ -11,17 +13,31 @@ use ipc_proto::hello::Role;
 use leadsman_shipper::arguments::Arguments;
 use leadsman_shipper::engine::Engine;
 use leadsman_shipper::event_loop::EventLoop;
-use leadsman_shipper::profile::Labels;
+use leadsman_shipper::labels::cgroups::Tree;
+use leadsman_shipper::labels::kubernetes::{Access, Pods};
+use leadsman_shipper::labels::runtime::Containers;
+use leadsman_shipper::labels::{self, Labeller, Settings, Sources};
 use leadsman_shipper::store::LocalStore;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args_os().skip(1)) {
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Not a part of what runs: prints the labels of a live process.
+    let pid = (arguments.first().is_some_and(|first| first == "labels")).then(|| {
+        arguments.remove(0);
+        // The shipper's own arguments say where to store; nothing is stored.
+        arguments.push("--store-directory=/nonexistent".into());
+        labels::command::pid_of(&mut arguments)
+    });
+    let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             eprintln!("leadsman-shipper: {error}");
             return ExitCode::from(2);
         }
     };
+    if let Some(pid) = pid {
+        return print_labels(pid, &arguments);
+    }
     arguments.common.begin(Role::Shipper);
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -32,6 +48,94 @@ fn main() -> ExitCode {
     }
 }
 
+fn print_labels(pid: Result<u32, String>, arguments: &Arguments) -> ExitCode {
+    let pid = match pid {
+        Ok(pid) => pid,
+        Err(error) => {
+            eprintln!("leadsman-shipper: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let tree = tree();
+    let printed = sources(arguments, tree)
+        .map_err(Into::into)
+        .and_then(|sources| labels::command::run(pid, settings(arguments), sources));
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("leadsman-shipper: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The name of this node: as told, or the host's.
+fn node(arguments: &Arguments) -> String {
+    arguments.node.clone().unwrap_or_else(|| {
+        let name = rustix::system::uname();
+        name.nodename().to_string_lossy().into_owned()
+    })
+}
+
+fn settings(arguments: &Arguments) -> Settings {
+    Settings {
+        node: node(arguments),
+        external: arguments.labels.clone(),
+        command_line: arguments.command_line,
+    }
+}
+
+fn tree() -> Option<Tree> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let tree = Tree::of_mounts(&mounts);
+    if tree.is_none() {
+        log::info!(
+            "no cgroup2 tree is mounted: containers and units are known of living processes only"
+        );
+    }
+    tree
+}
+
+/// Those who know more. Starts their threads.
+fn sources(arguments: &Arguments, tree: Option<Tree>) -> std::io::Result<Sources> {
+    let pods = match &arguments.kubernetes_server {
+        Some(server) => Some(Pods::follow(Access {
+            server: server.clone(),
+            authority: arguments.kubernetes_authority.clone(),
+            token: arguments.kubernetes_token.clone(),
+            node: node(arguments),
+        })?),
+        None => None,
+    };
+    let containers = match &arguments.runtime_socket {
+        Some(socket) => Some(Containers::follow(socket.clone())?),
+        None => None,
+    };
+    Ok(Sources {
+        tree,
+        pods,
+        containers,
+    })
+}
+
+/// What is read by path after the lockdown.
+fn readable(arguments: &Arguments, tree: Option<&Tree>) -> Vec<PathBuf> {
+    let mut paths = vec![PathBuf::from("/proc")];
+    paths.extend(tree.map(|tree| tree.directory.clone()));
+    // The kubelet renews a token by another file behind a symbolic link beside it.
+    let files = [&arguments.kubernetes_authority, &arguments.kubernetes_token];
+    let directories = files
+        .into_iter()
+        .flatten()
+        .filter_map(|file| file.parent().map(Path::to_owned));
+    for directory in directories {
+        if !paths.contains(&directory) {
+            paths.push(directory);
+        }
+    }
+    paths
+}
+
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let common = &arguments.common;
     let termination = Termination::watch()?;
@@ -40,20 +144,19 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     // Who may enter the directory may read the profiles, and nobody else may write them.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let store = LocalStore::open(&arguments.store_directory, arguments.retention)?;
-    let node = arguments.node.clone().unwrap_or_else(|| {
-        let name = rustix::system::uname();
-        name.nodename().to_string_lossy().into_owned()
-    });
-    let engine = Engine::new(Labels::new(node, arguments.labels.clone()));
+    let tree = tree();
     let plan = Plan {
-        read: Vec::new(),
+        read: readable(arguments, tree.as_ref()),
         write: vec![arguments.store_directory.clone()],
     };
     lockdown::enter(Role::Shipper, &plan)?;
+    // Threads that ran before it would keep their rights.
+    let labeller = Labeller::new(settings(arguments), sources(arguments, tree)?);
     EventLoop::new(
         listener,
         common.peers.clone(),
-        engine,
+        labeller,
+        Engine::default(),
         store,
         reporter,
         termination,

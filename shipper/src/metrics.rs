@@ -7,6 +7,7 @@ use ipc_endpoint::statistics::{check, counter, delivered, dropped, gauge, produc
 use ipc_proto::statistics::Metric;
 
 use crate::engine::Account;
+use crate::labels::Counts;
 use crate::store::LocalStore;
 
 /// The edge from the shipper to the store.
@@ -16,6 +17,7 @@ const EDGE: &str = "store";
 #[must_use]
 pub(crate) fn metrics(
     account: &Account,
+    labels: &Counts,
     store: &LocalStore,
     violations: &BTreeMap<&'static str, u64>,
     writing: &Histogram,
@@ -77,6 +79,22 @@ pub(crate) fn metrics(
     metrics.push(check("local_store_writable", !account.failing));
     for (cause, samples) in &account.dropped {
         metrics.push(dropped(EDGE, cause, *samples));
+    }
+    for (provider, errors) in &labels.errors {
+        metrics.push(counter(
+            "leadsman_labels_provider_errors_total",
+            "Failures of those who know labels, by provider: the labels are absent.",
+            &[("provider", provider)],
+            *errors as f64,
+        ));
+    }
+    for (provider, entries) in &labels.known {
+        metrics.push(gauge(
+            "leadsman_labels_known",
+            "Processes, cgroups, pods and containers whose labels are known, by provider.",
+            &[("provider", provider)],
+            *entries as f64,
+        ));
     }
     for (cause, count) in violations {
         metrics.push(counter(

@@ -7,24 +7,7 @@ use ipc_proto::symbolized::{Location, LocationKind, NONE, SymbolizedBatch};
 use pprof::{Builder, Line, LocationId, Mapping, MappingId, Meta};
 use thiserror::Error;
 
-/// What stands on every sample besides its process and thread.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels {
-    /// `node` first, then the external ones.
-    pairs: Vec<(String, String)>,
-}
-
-impl Labels {
-    /// The machine's name, label `node`, and external labels; one of these may take the place of `node`.
-    #[must_use]
-    pub fn new(node: String, external: Vec<(String, String)>) -> Self {
-        let named = external.iter().any(|(name, _)| name == "node");
-        let node = (!named).then(|| ("node".to_owned(), node));
-        Self {
-            pairs: node.into_iter().chain(external).collect(),
-        }
-    }
-}
+use crate::labels::Labelled;
 
 /// A batch that contradicts itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -40,11 +23,11 @@ pub enum BatchFault {
 }
 
 /// Builds the profile of a batch as gzip bytes. Kernel frames stand first, then user frames, leaf first; a stack that is
-/// not whole ends in its `[unwind stopped: REASON]`.
+/// not whole ends in its `[unwind stopped: REASON]`. Samples without a series are left out.
 ///
 /// # Errors
 /// [`BatchFault`].
-pub fn build(batch: &SymbolizedBatch, labels: &Labels) -> Result<Vec<u8>, BatchFault> {
+pub fn build(batch: &SymbolizedBatch, labels: &Labelled) -> Result<Vec<u8>, BatchFault> {
     let mut tables = Tables {
         batch,
         builder: Builder::new(Meta {
@@ -59,7 +42,7 @@ pub fn build(batch: &SymbolizedBatch, labels: &Labels) -> Result<Vec<u8>, BatchF
     tables.add_mappings()?;
     tables.add_locations()?;
     tables.add_samples(labels)?;
-    tables.add_comments()?;
+    tables.add_comments(labels)?;
     Ok(pprof::write_gzip(&tables.builder.finish()))
 }
 
@@ -73,7 +56,12 @@ struct Tables<'a> {
     unnamed: BTreeMap<u32, u64>,
 }
 
-fn entry<'a, T>(entries: &'a [T], table: &'static str, index: u32) -> Result<&'a T, BatchFault> {
+/// The entry that an index refers to.
+pub(crate) fn entry<'a, T>(
+    entries: &'a [T],
+    table: &'static str,
+    index: u32,
+) -> Result<&'a T, BatchFault> {
     let found = entries.get(index as usize);
     found.ok_or(BatchFault::Reference { table, index })
 }
@@ -135,16 +123,23 @@ impl Tables<'_> {
         Ok(self.builder.location(mapping, address, &lines))
     }
 
-    fn add_samples(&mut self, labels: &Labels) -> Result<(), BatchFault> {
-        let others: Vec<(&str, &str)> = labels
-            .pairs
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+    fn add_samples(&mut self, labelled: &Labelled) -> Result<(), BatchFault> {
         let mut stack = Vec::new();
-        for sample in &self.batch.samples.0 {
+        let series = labelled.of_sample.iter();
+        for (sample, series) in self.batch.samples.0.iter().zip(series) {
+            let Some(series) = series.and_then(|index| labelled.series.get(index as usize)) else {
+                continue;
+            };
             let process = entry(&self.batch.processes.0, "process", sample.process)?;
-            let comm = self.text(process.comm)?.into_owned();
+            // The name of the process as relabelling left it, the others beside it.
+            let comm = series.labels.get("comm").map_or("", String::as_str);
+            let others: Vec<(&str, &str)> = series
+                .labels
+                .iter()
+                .chain(&series.more)
+                .filter(|(name, _)| name.as_str() != "comm")
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
             let thread_name = self.text(sample.thread_name)?.into_owned();
             stack.clear();
             for &index in &sample.locations.0 {
@@ -158,7 +153,7 @@ impl Tables<'_> {
             let labels = pprof::Labels {
                 pid: Some(process.pid.0),
                 thread_id: Some(sample.tid.0),
-                comm: &comm,
+                comm,
                 thread_name: &thread_name,
                 others: &others,
             };
@@ -167,13 +162,20 @@ impl Tables<'_> {
         Ok(())
     }
 
-    fn add_comments(&mut self) -> Result<(), BatchFault> {
+    fn add_comments(&mut self, labelled: &Labelled) -> Result<(), BatchFault> {
         let mut comments = vec![
             concat!("leadsman ", env!("CARGO_PKG_VERSION")).to_owned(),
             format!("window: {}", self.batch.window.0),
         ];
         for drop in &self.batch.drops.0 {
             comments.push(format!("dropped: {}: {}", drop.cause.text(), drop.samples));
+        }
+        let samples = self.batch.samples.0.iter().zip(&labelled.of_sample);
+        let dropped = samples
+            .filter(|(_, series)| series.is_none())
+            .fold(0u64, |sum, (sample, _)| sum.saturating_add(sample.count));
+        if dropped > 0 {
+            comments.push(format!("dropped: relabelling: {dropped}"));
         }
         for (&reason, frames) in &self.unnamed {
             comments.push(format!("unnamed: {frames} frames: {}", self.text(reason)?));

@@ -19,7 +19,7 @@ use ipc_proto::symbolized::{
 };
 use leadsman_shipper::engine::Engine;
 use leadsman_shipper::event_loop::EventLoop;
-use leadsman_shipper::profile::Labels;
+use leadsman_shipper::labels::{Labeller, Settings, Sources};
 use leadsman_shipper::store::{LocalStore, Retention};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -75,7 +75,11 @@ fn start(directory: &Path) -> Connector<SymbolizedMessage, ShipperMessage> {
     };
     let store = LocalStore::open(&directory.join("store"), retention).expect("a store");
     let reporter = Reporter::new(directory, Role::Shipper, &peers);
-    let engine = Engine::new(Labels::new("host".to_owned(), Vec::new()));
+    let settings = Settings {
+        node: "host".to_owned(),
+        ..Settings::default()
+    };
+    let labeller = Labeller::new(settings, Sources::default());
     let termination = Termination::watch().expect("a signal handler");
     let connector = Connector::new(
         directory,
@@ -85,7 +89,17 @@ fn start(directory: &Path) -> Connector<SymbolizedMessage, ShipperMessage> {
         &peers,
     );
     thread::spawn(move || {
-        EventLoop::new(listener, peers, engine, store, reporter, termination).run()
+        let engine = Engine::default();
+        EventLoop::new(
+            listener,
+            peers,
+            labeller,
+            engine,
+            store,
+            reporter,
+            termination,
+        )
+        .run()
     });
     connector
 }

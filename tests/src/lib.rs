@@ -5,10 +5,13 @@
 
 pub mod attacks;
 pub mod binaries;
+pub mod cgroup;
 pub mod chain;
 pub mod credentials;
+pub mod docker;
 pub mod generated;
 pub mod http;
+pub mod kubernetes_api;
 pub mod machine_tree;
 pub mod metrics;
 pub mod mixed_load;

@@ -27,6 +27,8 @@ pub struct Stack {
     pub thread_id: i64,
     pub comm: String,
     pub thread_name: String,
+    /// All others, by name.
+    pub labels: BTreeMap<String, String>,
     pub count: i64,
     /// Root first; without the pseudo frame of a stopped walk.
     pub frames: Vec<Frame>,
@@ -165,6 +167,7 @@ impl Profile {
                 thread_id: 0,
                 comm: String::new(),
                 thread_name: String::new(),
+                labels: BTreeMap::new(),
                 count: sample.value.first().copied().unwrap_or(0),
                 frames: Vec::new(),
                 stopped: None,
@@ -175,7 +178,9 @@ impl Profile {
                     "thread_id" => stack.thread_id = label.num,
                     "comm" => stack.comm = text(label.str),
                     "thread_name" => stack.thread_name = text(label.str),
-                    _ => {}
+                    other => {
+                        stack.labels.insert(other.to_owned(), text(label.str));
+                    }
                 }
             }
             // pprof has the leaf first, both among locations and among the lines of one.

@@ -38,6 +38,7 @@ fn stacks(pid: u32) -> Result<Vec<Stack>> {
                 thread_id: 0,
                 comm: String::new(),
                 thread_name: name.to_owned(),
+                labels: std::collections::BTreeMap::new(),
                 count: 1,
                 frames: Vec::new(),
                 stopped: None,

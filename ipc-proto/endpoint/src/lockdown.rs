@@ -112,7 +112,9 @@ pub fn enter(role: Role, plan: &Plan) -> Result<(), LockdownError> {
     match rights.files {
         // No system call reaches a path; and Landlock would deny the opener what its capabilities are for.
         Files::None | Files::ReadAnything => {}
-        Files::ReadDirectory | Files::WriteDirectory => restrict_files(plan)?,
+        Files::ReadDirectory | Files::WriteDirectory | Files::WriteDirectoryReadMachine => {
+            restrict_files(plan)?;
+        }
     }
     let manager = ServiceManager::from_environment();
     let after = finish(&status, rights.groups, kept)?;
@@ -197,7 +199,7 @@ fn check_plan(rights: &Rights, plan: &Plan) -> Result<(), LockdownError> {
     let refused = match rights.files {
         Files::None | Files::ReadAnything => plan.read.iter().chain(&plan.write).next(),
         Files::ReadDirectory => plan.write.first(),
-        Files::WriteDirectory => None,
+        Files::WriteDirectory | Files::WriteDirectoryReadMachine => None,
     };
     match refused {
         Some(path) => Err(LockdownError::Plan {

@@ -61,6 +61,8 @@ pub enum Files {
     ReadDirectory,
     /// One directory for reading and writing, by Landlock.
     WriteDirectory,
+    /// The same, and for reading `/proc`, as far as anybody may read it, the cgroup tree and configured files.
+    WriteDirectoryReadMachine,
 }
 
 /// A resource and the most a process may have of it; `None`: it needs all that there is.
@@ -239,7 +241,7 @@ pub static ALL: [Rights; 6] = [
         user: "leadsman-shipper",
         capabilities: &[],
         network: Network::None,
-        files: Files::WriteDirectory,
+        files: Files::WriteDirectoryReadMachine,
         limits: FEW_DESCRIPTORS,
         groups: &[
             &syscalls::MEMORY,

@@ -98,7 +98,7 @@ fn check(rights: &rights::Rights, found: &BTreeMap<String, String>) {
         Files::None => (false, false, false),
         Files::ReadAnything => (true, true, false),
         Files::ReadDirectory => (false, true, false),
-        Files::WriteDirectory => (false, true, true),
+        Files::WriteDirectory | Files::WriteDirectoryReadMachine => (false, true, true),
     };
     assert_eq!(found["open /etc/passwd"] == "ok", passwd, "{role}");
     assert_eq!(found["read own directory"] == "ok", read, "{role}");
@@ -145,7 +145,7 @@ fn run(role: Role) -> ExitCode {
             read: vec![own.clone()],
             ..Plan::default()
         },
-        Files::WriteDirectory => Plan {
+        Files::WriteDirectory | Files::WriteDirectoryReadMachine => Plan {
             write: vec![own.clone()],
             ..Plan::default()
         },

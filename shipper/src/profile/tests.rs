@@ -7,6 +7,7 @@ use ipc_proto::symbolized::{self as wire, SymbolizedMapping, SymbolizedProcess, 
 use pprof::Profile;
 
 use super::*;
+use crate::labels::{Labeller, Settings, Sources};
 
 const STRINGS: [&str; 11] = [
     "",
@@ -99,9 +100,20 @@ fn batch() -> SymbolizedBatch {
     }
 }
 
+/// As without rules.
+fn labelled(batch: &SymbolizedBatch) -> Labelled {
+    let settings = Settings {
+        node: "host".to_owned(),
+        external: vec![("zone".to_owned(), "b".to_owned())],
+        ..Settings::default()
+    };
+    Labeller::new(settings, Sources::default())
+        .label(batch, 0)
+        .unwrap()
+}
+
 fn built(batch: &SymbolizedBatch) -> Profile {
-    let labels = Labels::new("host".to_owned(), vec![("zone".to_owned(), "b".to_owned())]);
-    pprof::read(&build(batch, &labels).unwrap()).unwrap()
+    pprof::read(&build(batch, &labelled(batch)).unwrap()).unwrap()
 }
 
 fn text(profile: &Profile, index: i64) -> &str {
@@ -201,30 +213,36 @@ fn labels_and_comments_are_there() {
 }
 
 #[test]
-fn an_external_label_may_be_the_node() {
-    let labels = Labels::new(
-        "host".to_owned(),
-        vec![("node".to_owned(), "other".to_owned())],
+fn a_sample_without_a_series_is_left_out_and_said_to_be() {
+    let batch = batch();
+    let mut labelled = labelled(&batch);
+    labelled.of_sample[0] = None;
+    let profile = pprof::read(&build(&batch, &labelled).unwrap()).unwrap();
+    assert_eq!(profile.sample.len(), 1);
+    let comments = profile.comment.iter().map(|index| text(&profile, *index));
+    assert!(
+        comments
+            .into_iter()
+            .any(|comment| comment == "dropped: relabelling: 4")
     );
-    assert_eq!(labels.pairs, [("node".to_owned(), "other".to_owned())]);
 }
 
 #[test]
 fn a_reference_to_nothing_is_a_fault_whatever_it_is() {
-    let breaks: [fn(&mut SymbolizedBatch); 8] = [
+    let breaks: [fn(&mut SymbolizedBatch); 7] = [
         |batch| batch.mappings.0[0].file = 99,
         |batch| batch.locations.0[0].mapping = 99,
         |batch| batch.locations.0[1].lines.0[0].function = 99,
         |batch| batch.locations.0[2].reason = 99,
-        |batch| batch.processes.0[0].comm = 99,
         |batch| batch.samples.0[0].process = 99,
         |batch| batch.samples.0[0].thread_name = 99,
         |batch| batch.samples.0[0].locations.0[0] = 99,
     ];
     for (nth, break_it) in breaks.into_iter().enumerate() {
         let mut batch = batch();
+        let whole = labelled(&batch);
         break_it(&mut batch);
-        let fault = build(&batch, &Labels::default()).unwrap_err();
+        let fault = build(&batch, &whole).unwrap_err();
         assert!(
             matches!(fault, BatchFault::Reference { index: 99, .. }),
             "break {nth}: {fault}"

@@ -115,6 +115,9 @@ fn files(files: Files) -> &'static str {
         Files::ReadAnything => "read what its capabilities reach",
         Files::ReadDirectory => "read one directory",
         Files::WriteDirectory => "read and write one directory",
+        Files::WriteDirectoryReadMachine => {
+            "read and write one directory; read /proc, the cgroup tree and configured files"
+        }
     }
 }
 
