@@ -68,6 +68,7 @@ mod tests {
             build_id: Bytes(build_id.to_vec()),
             path: Bytes(b"/bin/x".to_vec()),
             size: 10,
+            debug_size: 0,
         }
     }
 

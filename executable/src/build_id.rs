@@ -1,4 +1,4 @@
-//! Owns the reading of the GNU build-id note: the identity of a build across hosts. It never computes one.
+//! Owns the identity of a build across hosts: what the linker wrote, or what stands in for it.
 
 #![deny(
     clippy::unwrap_used,
@@ -9,13 +9,57 @@
 )]
 
 use std::fmt::Write as _;
+use std::hash::Hasher;
 
 use gimli::{EndianSlice, LittleEndian, Reader};
+use twox_hash::XxHash64;
 
-/// Bytes of the longest build ID that is taken (linkers write 8, 16 or 20).
-pub const MAX_BUILD_ID: usize = 32;
+use crate::elf::Elf;
+use crate::file_bytes::FileBytes;
+
+/// Bytes of the longest build ID that is taken: Go's text of 83, with room.
+pub const MAX_BUILD_ID: usize = 128;
+/// Bytes of the longest GNU build ID that is taken (linkers write 8, 16 or 20).
+const MAX_GNU_BUILD_ID: usize = 32;
 /// `NT_GNU_BUILD_ID` (include/elf/common.h of binutils).
 const NT_GNU_BUILD_ID: u32 = 3;
+/// Go's note type (cmd/link/internal/ld/elf.go, `ELF_NOTE_GOBUILDID_TAG`).
+const NT_GO_BUILD_ID: u32 = 4;
+/// Bytes of code that are hashed at a time, and at most.
+const CHUNK: u64 = 1 << 20;
+const MAX_HASHED: u64 = 1 << 30;
+
+/// By what a store knows a file, as parca-agent tells it: the GNU note's bytes; else the text of Go's note; else the
+/// xxHash64 of the code, its greatest byte first. Whoever sends profiles and whoever sends debuginfo must say the same.
+#[must_use]
+pub fn of(file: &FileBytes, elf: &Elf) -> Option<BuildId> {
+    if let Some(build_id) = elf.build_id() {
+        return Some(build_id.clone());
+    }
+    go_note(file, elf).or_else(|| hash_of_code(file, elf))
+}
+
+fn go_note(file: &FileBytes, elf: &Elf) -> Option<BuildId> {
+    let section = elf.section(b".note.go.buildid")?;
+    let notes = file.read(section.offset, section.size.min(4096)).ok()?;
+    find_note(&notes, b"Go\0\0", NT_GO_BUILD_ID).and_then(BuildId::new)
+}
+
+fn hash_of_code(file: &FileBytes, elf: &Elf) -> Option<BuildId> {
+    let code = elf.section(b".text")?;
+    if code.size == 0 || code.size > MAX_HASHED {
+        return None;
+    }
+    let mut hash = XxHash64::with_seed(0);
+    let mut done = 0;
+    while done < code.size {
+        let length = CHUNK.min(code.size.saturating_sub(done));
+        let bytes = file.read(code.offset.checked_add(done)?, length).ok()?;
+        hash.write(&bytes);
+        done = done.saturating_add(length);
+    }
+    BuildId::new(&hash.finish().to_be_bytes())
+}
 
 /// A build ID: 1 to [`MAX_BUILD_ID`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,22 +72,13 @@ impl BuildId {
         (!bytes.is_empty() && bytes.len() <= MAX_BUILD_ID).then(|| Self(bytes.into()))
     }
 
-    /// Finds the build ID in a note section or segment (`Elf64_Nhdr`: name size, descriptor size, type; then name and
-    /// descriptor, each padded to four bytes).
+    /// Finds the GNU build ID in a note section or segment.
     #[must_use]
     pub fn of_notes(notes: &[u8]) -> Option<Self> {
-        let mut rest = EndianSlice::new(notes, LittleEndian);
-        while !rest.is_empty() {
-            let name_size = rest.read_u32().ok()?;
-            let descriptor_size = rest.read_u32().ok()?;
-            let kind = rest.read_u32().ok()?;
-            let name = padded(&mut rest, name_size)?;
-            let descriptor = padded(&mut rest, descriptor_size)?;
-            if kind == NT_GNU_BUILD_ID && name == b"GNU\0" {
-                return Self::new(descriptor);
-            }
-        }
-        None
+        let found = find_note(notes, b"GNU\0", NT_GNU_BUILD_ID)?;
+        (found.len() <= MAX_GNU_BUILD_ID)
+            .then(|| Self::new(found))
+            .flatten()
     }
 
     /// Its bytes.
@@ -61,6 +96,23 @@ impl BuildId {
         }
         text
     }
+}
+
+/// The descriptor of the first note of that name and type (`Elf64_Nhdr`: name size, descriptor size, type; then name and
+/// descriptor, each padded to four bytes).
+fn find_note<'a>(notes: &'a [u8], wanted: &[u8], wanted_kind: u32) -> Option<&'a [u8]> {
+    let mut rest = EndianSlice::new(notes, LittleEndian);
+    while !rest.is_empty() {
+        let name_size = rest.read_u32().ok()?;
+        let descriptor_size = rest.read_u32().ok()?;
+        let kind = rest.read_u32().ok()?;
+        let name = padded(&mut rest, name_size)?;
+        let descriptor = padded(&mut rest, descriptor_size)?;
+        if kind == wanted_kind && name == wanted {
+            return Some(descriptor);
+        }
+    }
+    None
 }
 
 fn padded<'a>(rest: &mut EndianSlice<'a, LittleEndian>, size: u32) -> Option<&'a [u8]> {
@@ -88,6 +140,21 @@ mod tests {
         notes.extend(b"GNU\0\xab\xcd");
         let build_id = BuildId::of_notes(&notes).expect("build ID");
         assert_eq!(build_id.to_hex(), "abcd");
+    }
+
+    #[test]
+    fn files_without_a_linkers_build_id_have_another_identity() {
+        let file = FileBytes::of_file(std::fs::File::open("/proc/self/exe").expect("own"));
+        let file = file.expect("file");
+        let elf = Elf::read(&file).expect("ELF");
+        let hash = hash_of_code(&file, &elf).expect("has code");
+        assert_eq!(hash.as_bytes().len(), 8);
+        assert_eq!(of(&file, &elf).as_ref(), elf.build_id().or(Some(&hash)));
+        // xxHash64 of "abc" is 44bc2cf5ad770999 (the reference implementation's own test).
+        let mut reference = XxHash64::with_seed(0);
+        reference.write(b"abc");
+        let reference = BuildId::new(&reference.finish().to_be_bytes()).expect("short");
+        assert_eq!(reference.to_hex(), "44bc2cf5ad770999");
     }
 
     #[test]

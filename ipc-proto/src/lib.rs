@@ -5,7 +5,7 @@
 //! | `samples.sock`     | symbolizer         | sampler             | [`sample::SamplerMessage`]        | [`sample::SymbolizerMessage`]     |
 //! | `opener.sock`      | opener             | sampler, symbolizer | [`opener::OpenerRequest`]         | [`opener::OpenerReply`] + fd      |
 //! | `symbolized.sock`  | shipper            | symbolizer          | [`symbolized::SymbolizedMessage`] | [`symbolized::ShipperMessage`]    |
-//! | `debuginfo.sock`   | debuginfo-uploader | symbolizer          | [`debuginfo::DebuginfoOffer`] + fd| [`debuginfo::DebuginfoVerdict`]   |
+//! | `debuginfo.sock`   | debuginfo-uploader | symbolizer          | [`debuginfo::DebuginfoOffer`] + fd| [`debuginfo::VerdictMessage`]     |
 //! | `statistics.sock`  | viewer (or front)  | all                 | [`statistics::Statistics`]        | -                                 |
 //!
 //! Each message is one SOCK_SEQPACKET datagram: [`header::Header`], then a body encoded by [`codec`]. The first message on

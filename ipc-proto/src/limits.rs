@@ -24,8 +24,8 @@ pub const MAX_MAPPINGS: usize = 512;
 pub const MAX_CGROUPS: usize = 4096;
 /// Bytes of a path.
 pub const MAX_PATH: usize = 4096;
-/// Bytes of a build ID (`PERF_RECORD_MISC_MMAP_BUILD_ID` carries 20).
-pub const MAX_BUILD_ID: usize = 32;
+/// Bytes of a build ID: GNU's have 20 (`PERF_RECORD_MISC_MMAP_BUILD_ID` carries as many), Go's are text of 83.
+pub const MAX_BUILD_ID: usize = 128;
 /// Bytes of a function name, a file name or another string of a symbolized batch.
 pub const MAX_STRING: usize = 4096;
 /// Metrics of one statistics message.

@@ -413,7 +413,7 @@ proptest! {
 
     #[test]
     fn debuginfo_messages_survive(
-        offer in fields!(DebuginfoOffer { build_id: bytes(), path: bytes(), size: number() }),
+        offer in fields!(DebuginfoOffer { build_id: bytes(), path: bytes(), size: number(), debug_size: number() }),
         verdict in fields!(DebuginfoVerdict { build_id: bytes(), verdict: any::<u8>() }),
     ) {
         survives(&OfferMessage::Offer(offer))?;

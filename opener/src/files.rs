@@ -5,10 +5,12 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use ipc_proto::opener::{OpenDebugFile, OpenExecutable, OpenStatus, Opened};
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, open, openat};
+use ipc_proto::limits::MAX_PATH;
+use ipc_proto::opener::{OpenExecutable, OpenStatus, Opened};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, open, openat, readlinkat};
 use rustix::io::{Errno, pread};
 
+use crate::debug_directories::Place;
 use crate::process_directory::{ProcessDirectory, status};
 
 /// Largest executable or debug file handed out: 4 GiB.
@@ -17,8 +19,6 @@ const MAX_ELF_BYTES: u64 = 4 << 30;
 const MAX_PERF_MAP_BYTES: u64 = 64 << 20;
 /// Mappings looked at to find one by its address: the kernel's own default bound (vm.max_map_count).
 const MAX_MAPPINGS: usize = 65_530;
-/// Directories below which separate debug files lie by build ID.
-const DEBUG_DIRECTORY: &str = "usr/lib/debug";
 
 /// Magic numbers of file systems (include/uapi/linux/magic.h) whose files may never answer, because a user-space
 /// server or a network stands behind them: FUSE, NFS, CIFS, SMB2, 9P, autofs, Ceph, AFS.
@@ -151,40 +151,48 @@ fn walk(root: &impl AsFd, path: &[u8]) -> Result<OwnedFd, OpenStatus> {
     directory.ok_or(OpenStatus::NotFound)
 }
 
-/// A separate debug file: by build ID below the debug directories, or by debug link beside the executable.
-pub(crate) fn debug_file(root: &impl AsFd, wanted: &OpenDebugFile) -> Result<OpenFile, OpenStatus> {
-    for path in debug_paths(wanted) {
-        match by_path(root, path.as_bytes()) {
-            Err(OpenStatus::NotFound) => {}
+/// A separate debug file: the first of its places that holds one.
+pub(crate) fn debug_file(root: &impl AsFd, places: &[Place]) -> Result<OpenFile, OpenStatus> {
+    for place in places {
+        let path = place.path.as_bytes();
+        let found = match by_path(root, path) {
+            Err(OpenStatus::Refused) if place.may_be_link => {
+                link_target(root, path).and_then(|target| by_path(root, &target))
+            }
+            result => result,
+        };
+        match found {
+            Err(OpenStatus::NotFound | OpenStatus::Refused) => {}
             result => return result,
         }
     }
     Err(OpenStatus::NotFound)
 }
 
-fn debug_paths(wanted: &OpenDebugFile) -> Vec<String> {
-    if let Some((first, rest)) = wanted.build_id.0.split_first() {
-        let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-        return vec![format!(
-            "{DEBUG_DIRECTORY}/.build-id/{first:02x}/{rest}.debug"
-        )];
+/// Where the symbolic link at `path` leads to, as a path below the same root: one step, by its text. What it leads to is
+/// walked as any other path, so a second link is not followed.
+fn link_target(root: &impl AsFd, path: &[u8]) -> Result<Vec<u8>, OpenStatus> {
+    let link = walk(root, path)?;
+    let target = readlinkat(&link, "", Vec::new()).map_err(status)?;
+    let target = target.as_bytes();
+    if target.len() > MAX_PATH {
+        return Err(OpenStatus::Refused);
     }
-    let Ok(name) = std::str::from_utf8(&wanted.name.0) else {
-        return Vec::new();
+    let start: &[u8] = match (target.first(), path.iter().rposition(|byte| *byte == b'/')) {
+        (Some(b'/'), _) | (_, None) => &[],
+        (_, Some(end)) => path.get(..end).unwrap_or_default(),
     };
-    let Ok(path) = std::str::from_utf8(&wanted.path.0) else {
-        return Vec::new();
-    };
-    if name.is_empty() || name.contains('/') || name == ".." {
-        return Vec::new();
+    let mut components: Vec<&[u8]> = Vec::new();
+    for part in [start, target] {
+        for component in part.split(|byte| *byte == b'/') {
+            match component {
+                b"" | b"." => {}
+                b".." => drop(components.pop()),
+                component => components.push(component),
+            }
+        }
     }
-    // gdb's documented search order for debug links.
-    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    vec![
-        format!("{directory}/{name}"),
-        format!("{directory}/.debug/{name}"),
-        format!("{DEBUG_DIRECTORY}{directory}/{name}"),
-    ]
+    Ok(components.join(&b'/'))
 }
 
 /// `/tmp/perf-PID.map` as the process sees it. It must belong to the process's user or root: anybody may write to
@@ -256,7 +264,6 @@ fn reopen(found: &OwnedFd, max: u64) -> Result<OpenFile, OpenStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipc_proto::codec::Bytes;
     use std::os::unix::fs::symlink;
 
     fn root() -> OwnedFd {
@@ -310,18 +317,33 @@ mod tests {
     }
 
     #[test]
-    fn debug_links_stay_in_their_directories() {
-        let wanted = |name: &[u8]| OpenDebugFile {
-            path: Bytes(b"/usr/bin/x".to_vec()),
-            name: Bytes(name.to_vec()),
-            ..OpenDebugFile::default()
+    fn a_link_by_build_id_leads_on_inside_the_root_only() {
+        let exe = std::fs::read("/proc/self/exe").expect("readable");
+        let directory = tempfile::tempdir().expect("made");
+        let path = directory.path();
+        std::fs::create_dir_all(path.join("debug/.build-id/ab")).expect("made");
+        std::fs::write(path.join("debug/x.debug"), &exe).expect("written");
+        let root = open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("opened");
+        let place = |may_be_link| Place {
+            path: "debug/.build-id/ab/cd.debug".to_owned(),
+            may_be_link,
         };
-        assert_eq!(debug_paths(&wanted(b"x.debug")).len(), 3);
-        assert!(debug_paths(&wanted(b"../../etc/shadow")).is_empty());
-        let by_id = OpenDebugFile {
-            build_id: Bytes(vec![0xab, 0xcd]),
-            ..OpenDebugFile::default()
-        };
-        assert_eq!(debug_paths(&by_id), ["usr/lib/debug/.build-id/ab/cd.debug"]);
+        let link = path.join("debug/.build-id/ab/cd.debug");
+        for (target, found) in [
+            ("../../x.debug", true),
+            ("/debug/x.debug", true),
+            // More steps up than there are stay at the root, as they do for the process.
+            ("../../../../../debug/x.debug", true),
+            ("../../missing", false),
+            ("/proc/self/exe", false),
+        ] {
+            symlink(target, &link).expect("made");
+            assert_eq!(debug_file(&root, &[place(true)]).is_ok(), found, "{target}");
+            assert!(debug_file(&root, &[place(false)]).is_err(), "{target}");
+            std::fs::remove_file(&link).expect("removed");
+        }
+        symlink("../../second", &link).expect("made");
+        symlink("x.debug", path.join("debug/second")).expect("made");
+        assert!(debug_file(&root, &[place(true)]).is_err(), "a second link");
     }
 }

@@ -2,6 +2,7 @@
 
 use ipc_proto::opener::{OpenExecutable, OpenStatus, OpenerRequest};
 
+use crate::debug_directories::DebugDirectories;
 use crate::engine::Ways;
 use crate::files::{self, OpenFile};
 use crate::process_directory::ProcessDirectory;
@@ -29,17 +30,24 @@ pub(crate) fn pid(request: &OpenerRequest) -> u32 {
 }
 
 /// Opens what is asked for.
-pub(crate) fn open(request: &OpenerRequest, ways: Ways) -> Result<OpenFile, OpenStatus> {
+pub(crate) fn open(
+    request: &OpenerRequest,
+    ways: Ways,
+    directories: &DebugDirectories,
+) -> Result<OpenFile, OpenStatus> {
     let process = ProcessDirectory::open(pid(request), ways.start_time);
     match request {
         OpenerRequest::Sampled(_) => Err(OpenStatus::NotFound),
         OpenerRequest::OpenMaps(_) => files::maps(&process?),
         OpenerRequest::OpenExecutable(wanted) => executable(process, wanted, ways.by_path),
         OpenerRequest::OpenPerfMap(wanted) => files::perf_map(&process?, wanted.pid.0),
-        OpenerRequest::OpenDebugFile(wanted) => process
-            .and_then(|process| files::root_of(&process))
-            .and_then(|root| files::debug_file(&root, wanted))
-            .or_else(|_absent| files::debug_file(&files::initial_root()?, wanted)),
+        OpenerRequest::OpenDebugFile(wanted) => {
+            let places = directories.places(wanted);
+            process
+                .and_then(|process| files::root_of(&process))
+                .and_then(|root| files::debug_file(&root, &places))
+                .or_else(|_absent| files::debug_file(&files::initial_root()?, &places))
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
 
@@ -64,12 +65,11 @@ struct Worker {
 }
 
 /// What a worker does with a job's request.
-type Open = fn(&OpenerRequest, Ways) -> Result<OpenFile, OpenStatus>;
+type Open = dyn Fn(&OpenerRequest, Ways) -> Result<OpenFile, OpenStatus> + Send + Sync;
 
 /// The workers.
-#[derive(Debug)]
 pub(crate) struct Workers {
-    open: Open,
+    open: Arc<Open>,
     workers: Vec<Worker>,
     results: Receiver<(usize, Result<OpenFile, OpenStatus>)>,
     done: Done,
@@ -85,13 +85,13 @@ struct Done {
 
 impl Workers {
     /// No thread runs yet.
-    pub(crate) fn new(open: Open) -> std::io::Result<Self> {
+    pub(crate) fn new(open: Box<Open>) -> std::io::Result<Self> {
         let (sender, results) = channel();
         let (wakeup, waker) = UnixStream::pair()?;
         wakeup.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
         Ok(Self {
-            open,
+            open: Arc::from(open),
             workers: Vec::new(),
             results,
             done: Done {
@@ -154,7 +154,7 @@ impl Workers {
         let (jobs, inbox) = sync_channel::<Job>(1);
         let results = self.done.results.clone();
         let mut wakeup = self.done.wakeup.try_clone().ok()?;
-        let open = self.open;
+        let open = Arc::clone(&self.open);
         let work = move || {
             for job in inbox {
                 let result = open(&job.request, job.ways);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn hanging_files_hold_up_their_own_threads_only() {
-        let mut workers = Workers::new(open).expect("made");
+        let mut workers = Workers::new(Box::new(open)).expect("made");
         for round in 0..MAX_THREADS / ACTIVE {
             let now = round as u64 * DEADLINE;
             for _ in 0..ACTIVE {
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn one_that_hangs_is_replaced() {
-        let mut workers = Workers::new(open).expect("made");
+        let mut workers = Workers::new(Box::new(open)).expect("made");
         workers.take(job(1), 0).expect("taken");
         assert_eq!(
             finished(&mut workers, DEADLINE),

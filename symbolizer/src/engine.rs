@@ -1,7 +1,7 @@
 //! The symbolizer's decisions: messages, files and what the threads found in, actions out. No sockets, no reading of
 //! files, no clocks here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -29,6 +29,10 @@ use crate::table_worker::{TableJob, TableSource};
 use crate::window::{Waiting, Window, Windows};
 
 mod files;
+mod offers;
+
+pub(crate) use offers::Offering;
+use offers::Offers;
 
 /// How long an ended window waits for tables and files, nanoseconds.
 const GRACE: u64 = 1_000_000_000;
@@ -40,8 +44,6 @@ const MAX_JOBS: usize = 1;
 const PERF_MAP_AGE: u64 = 10_000_000_000;
 /// Images whose perf map's age is remembered.
 const MAX_PERF_MAPS: usize = 4096;
-/// Build IDs offered to the uploader that are remembered.
-const MAX_OFFERED: usize = 65_536;
 
 /// What the event loop is to do.
 #[derive(Debug)]
@@ -50,8 +52,8 @@ pub(crate) enum Action {
     TellSampler(SymbolizerMessage, Option<Arc<Vec<u8>>>),
     /// Ask the opener.
     Ask(OpenerRequest),
-    /// Offer an executable to the uploader.
-    Offer(DebuginfoOffer, File),
+    /// Offer an executable to the uploader, with its debug file if it has one.
+    Offer(DebuginfoOffer, Vec<File>),
     /// Give the table thread a job.
     FindTable(TableJob),
     /// Give the naming thread something.
@@ -89,8 +91,6 @@ pub(crate) struct Counts {
     pub(crate) walked: [u64; 2],
     /// Requests to the opener, by how they ended.
     pub(crate) opened: BTreeMap<&'static str, u64>,
-    /// Executables offered to the uploader.
-    pub(crate) offers: u64,
 }
 
 /// The engine.
@@ -106,7 +106,7 @@ pub(crate) struct Engine {
     pub(crate) counts: Counts,
     /// When each image's perf map was asked for.
     perf_maps: HashMap<ImageId, u64>,
-    offered: HashSet<Vec<u8>>,
+    pub(crate) offers: Offers,
     /// Windows that wait for the naming thread.
     jobs: VecDeque<(Settled, Box<WindowJob>)>,
     /// A window is being named, and whose samples these are.
@@ -130,6 +130,7 @@ impl Engine {
         self.images.clear();
         self.executables.clear();
         self.requests.clear();
+        self.forget_waiting_offers();
         self.perf_maps.clear();
     }
 
@@ -487,11 +488,6 @@ impl Engine {
     pub(crate) fn on_opener_up(&mut self) {
         let again = self.requests.all();
         self.actions.extend(again.into_iter().map(Action::Ask));
-    }
-
-    /// The uploader has no room for an offer: it is made again with the next file of that build.
-    pub(crate) fn on_offer_refused(&mut self, build_id: &BuildId) {
-        self.offered.remove(&build_id.0);
     }
 
     /// Time passes: `now` is CLOCK_MONOTONIC, nanoseconds.

@@ -258,7 +258,10 @@ impl EventLoop {
             self.others.opener.forget();
             self.engine.on_opener_up();
         }
-        self.others.uploader.connect(now);
+        let uploader_was_up = self.others.uploader.is_up();
+        if self.others.uploader.connect(now) {
+            self.others.uploader.forget();
+        }
         if reads {
             self.hear_sampler(now);
         }
@@ -269,10 +272,16 @@ impl EventLoop {
         }
         self.hear_shipper(now);
         while let Some(received) = self.others.uploader.receive() {
-            let VerdictMessage::Verdict(verdict) = received.message;
-            if verdict.verdict == Verdict::Busy as u8 {
-                self.engine.on_offer_refused(&verdict.build_id);
+            match received.message {
+                VerdictMessage::Verdict(verdict) if verdict.verdict == Verdict::Busy as u8 => {
+                    self.engine.on_offer_refused(&verdict.build_id, now);
+                }
+                VerdictMessage::Verdict(_) => {}
+                VerdictMessage::Room(room) => self.engine.on_offer_room(room.offers, now),
             }
+        }
+        if uploader_was_up && !self.others.uploader.is_up() {
+            self.engine.on_uploader_down();
         }
         self.threads.quiet();
         loop {
@@ -360,10 +369,11 @@ impl EventLoop {
         for action in self.engine.take_actions() {
             match action {
                 Action::TellSampler(message, table) => self.tell_sampler(message, table, now),
-                Action::Ask(request) => self.others.opener.queue(request, None),
-                Action::Offer(offer, file) => {
+                Action::Ask(request) => self.others.opener.queue(request, Vec::new()),
+                Action::Offer(offer, files) => {
                     let message = OfferMessage::Offer(offer);
-                    self.others.uploader.queue(message, Some(file.into()));
+                    let fds = files.into_iter().map(OwnedFd::from).collect();
+                    self.others.uploader.queue(message, fds);
                 }
                 // A thread that ended is noticed where its answers are taken.
                 Action::FindTable(job) => drop(self.threads.tables.send(job)),

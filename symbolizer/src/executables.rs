@@ -6,12 +6,14 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
 
+use ipc_proto::codec::Bytes;
 use ipc_proto::ids::{BuildId, ExecutableId, ImageId, Pid};
-use ipc_proto::opener::{OpenExecutable, OpenerRequest};
+use ipc_proto::opener::{OpenDebugFile, OpenExecutable, OpenerRequest};
 use ipc_proto::sample::{self as wire, Mapping};
 use leadsman_symbolizer::debuglink::DebugFileWanted;
 use leadsman_symbolizer::reason::Reason;
 
+use crate::engine::Offering;
 use crate::quarantine::FileKey;
 
 /// Executables remembered: beyond it those named longest ago are forgotten.
@@ -81,6 +83,8 @@ pub(crate) struct Executable {
     /// Whether the naming thread has its file.
     pub(crate) is_named: bool,
     pub(crate) debug_files: DebugFiles,
+    /// What its offer to the uploader takes.
+    pub(crate) offering: Offering,
     /// The build ID found in the file.
     pub(crate) build_id: BuildId,
     /// Images that have it mapped, the latest last.
@@ -138,6 +142,22 @@ impl Executable {
         })
     }
 
+    /// The request that gets one of its debug files.
+    pub(crate) fn debug_file_request(&self, wanted: &DebugFileWanted) -> OpenerRequest {
+        let (build_id, name) = match wanted {
+            DebugFileWanted::ByBuildId(id) => (Bytes::cut(id.as_bytes()), Bytes::default()),
+            DebugFileWanted::ByName { name, .. } => (Bytes::default(), Bytes::cut(name.as_bytes())),
+        };
+        OpenerRequest::OpenDebugFile(OpenDebugFile {
+            request: 0,
+            pid: self.about.pid,
+            start_time: self.about.start_time,
+            path: self.about.path.clone(),
+            build_id,
+            name,
+        })
+    }
+
     /// Whether its file may still come.
     pub(crate) fn is_file_coming(&self) -> bool {
         matches!(self.file, FileState::Asked) || matches!(self.debug_files, DebugFiles::Asked(..))
@@ -177,6 +197,33 @@ impl Executables {
     /// An executable, without using it.
     pub(crate) fn get(&self, id: ExecutableId) -> Option<&Executable> {
         self.all.get(&id)
+    }
+
+    /// An executable of that build.
+    pub(crate) fn of_build(&self, build_id: &BuildId) -> Option<ExecutableId> {
+        let mut all = self.all.iter();
+        let found = all.find(|(_, executable)| executable.best_build_id() == build_id);
+        found.map(|(id, _)| *id)
+    }
+
+    /// Executables of which it is known whether they have a debug file, the ones used last first.
+    pub(crate) fn settled(&self) -> Vec<ExecutableId> {
+        let settled = self.all.iter().filter(|(_, executable)| {
+            matches!(executable.debug_files, DebugFiles::Settled)
+                && !executable.best_build_id().0.is_empty()
+        });
+        let mut by_age: Vec<_> = settled
+            .map(|(id, executable)| (executable.used.get(), *id))
+            .collect();
+        by_age.sort_unstable_by(|one, other| other.cmp(one));
+        by_age.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Closes the files that were kept for offers.
+    pub(crate) fn forget_offerings(&mut self) {
+        for executable in self.all.values_mut() {
+            (executable.offering.file, executable.offering.debug_file) = (None, None);
+        }
     }
 
     /// Its unwind table, which is used now.

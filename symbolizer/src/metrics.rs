@@ -122,10 +122,10 @@ fn tables(sources: &Sources<'_>, metrics: &mut Vec<Metric>) {
         ));
     }
     metrics.push(counter(
-        "leadsman_debuginfo_offers_total",
-        "Executables offered to the debuginfo uploader.",
+        "leadsman_symbolizer_debuginfo_offers_total",
+        "Executables offered to the debuginfo uploader, by the symbolizer's count.",
         &[],
-        sources.engine.counts.offers as f64,
+        sources.engine.offers.made as f64,
     ));
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipc_proto::codec::Bytes;
 use ipc_proto::ids::BuildId;
+use leadsman_symbolizer::build_id;
 use leadsman_symbolizer::cache::ExecutableKey;
 use leadsman_symbolizer::debuglink::DebugFileWanted;
 use leadsman_symbolizer::kernel::KernelSymbols;
@@ -162,8 +163,12 @@ impl NameWorker {
             .symbolizer
             .add_executable(key, file)
             .map(|executable| {
-                let id = executable.build_id();
-                let id: BuildId = Bytes::cut(id.map(|id| id.as_bytes()).unwrap_or_default());
+                // The kernel knows no other than the GNU note's.
+                let id = match build_id.0.is_empty() {
+                    true => build_id::of(executable.file(), executable.elf()),
+                    false => executable.build_id().cloned(),
+                };
+                let id: BuildId = Bytes::cut(id.as_ref().map_or(&[], |id| id.as_bytes()));
                 (id, executable.debug_files_wanted())
             });
         self.locked(|quarantine| quarantine.clear(file_key));

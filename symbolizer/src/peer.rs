@@ -14,7 +14,7 @@ pub(crate) struct Peer<Out, In> {
     name: &'static str,
     connector: Connector<Out, In>,
     link: Option<Link<Out, In>>,
-    queue: VecDeque<(Out, Option<OwnedFd>)>,
+    queue: VecDeque<(Out, Vec<OwnedFd>)>,
     max_queue: usize,
     /// Messages that the queue had no room for.
     pub(crate) overflows: u64,
@@ -57,11 +57,11 @@ impl<Out: Message, In: Message> Peer<Out, In> {
     }
 
     /// Queues a message; without room it is lost and counted.
-    pub(crate) fn queue(&mut self, message: Out, fd: Option<OwnedFd>) {
+    pub(crate) fn queue(&mut self, message: Out, fds: Vec<OwnedFd>) {
         if self.queue.len() >= self.max_queue {
             self.overflows += 1;
         } else {
-            self.queue.push_back((message, fd));
+            self.queue.push_back((message, fds));
         }
     }
 
@@ -72,8 +72,8 @@ impl<Out: Message, In: Message> Peer<Out, In> {
 
     /// Sends what waits, as far as the socket takes it.
     pub(crate) fn flush(&mut self) {
-        while let Some((message, fd)) = self.queue.front() {
-            let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+        while let Some((message, fds)) = self.queue.front() {
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let Some(link) = &mut self.link else { return };
             match link.send(message, &fds) {
                 Ok(Sent::Done) => {

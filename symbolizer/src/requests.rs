@@ -24,6 +24,10 @@ pub(crate) enum Purpose {
     PerfMap(ImageId),
     /// The nth separate debug file that an executable wants.
     DebugFile(ExecutableId, usize),
+    /// An executable once more, for its offer to the uploader.
+    Offer(ExecutableId),
+    /// Its debug file once more, for the same.
+    OfferDebugFile(ExecutableId),
 }
 
 #[derive(Debug)]

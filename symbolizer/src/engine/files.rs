@@ -4,16 +4,14 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use ipc_proto::codec::Bytes;
-use ipc_proto::debuginfo::DebuginfoOffer;
 use ipc_proto::ids::{BuildId, ExecutableId, ImageId};
-use ipc_proto::opener::{OpenDebugFile, OpenPerfMap, OpenStatus, Opened, OpenerRequest};
+use ipc_proto::opener::{OpenPerfMap, OpenStatus, Opened, OpenerRequest};
 use ipc_proto::sample::{Executable, NoTable, SymbolizerMessage, Table};
 use leadsman_symbolizer::cache::ExecutableKey;
 use leadsman_symbolizer::debuglink::DebugFileWanted;
 use leadsman_symbolizer::reason::Reason;
 
-use super::{Action, Engine, MAX_OFFERED, MAX_PERF_MAPS, PERF_MAP_AGE};
+use super::{Action, Engine, MAX_PERF_MAPS, PERF_MAP_AGE};
 use crate::executables::{DebugFiles, FileState, TableState, VDSO};
 use crate::name_worker::NameRequest;
 use crate::requests::{self, Outcome, Purpose};
@@ -176,17 +174,23 @@ impl Engine {
             }
             Purpose::DebugFile(id, nth) => {
                 let key = self.run.key(id);
-                let wanted =
-                    self.executables
-                        .get(id)
-                        .and_then(|executable| match &executable.debug_files {
-                            DebugFiles::Asked(wanted, _) => wanted.get(nth).cloned(),
-                            _ => None,
-                        });
+                let keeps = self.offers.keeps_files();
+                let Some(executable) = self.executables.get_mut(id) else {
+                    return;
+                };
+                let wanted = match &executable.debug_files {
+                    DebugFiles::Asked(wanted, _) => wanted.get(nth).cloned(),
+                    _ => None,
+                };
                 if let Some(wanted) = wanted {
+                    let kept = keeps.then(|| file.try_clone().ok()).flatten();
+                    executable.offering.debug_file = kept.map(|kept| (kept, size));
                     let request = NameRequest::DebugFile { key, wanted, file };
                     self.actions.push(Action::Name(request));
                 }
+            }
+            Purpose::Offer(_) | Purpose::OfferDebugFile(_) => {
+                self.on_offer_file(purpose, Some((file, size)), now);
             }
         }
     }
@@ -205,21 +209,12 @@ impl Engine {
         let second = needs_second.then(|| file.try_clone().ok()).flatten();
         executable.file = FileState::Given(second);
         let is_named = std::mem::replace(&mut executable.is_named, true);
-        if !about.build_id.0.is_empty()
-            && self.offered.len() < MAX_OFFERED
-            && !self.offered.contains(&about.build_id.0)
-            && let Ok(copy) = file.try_clone()
-        {
-            self.offered.insert(about.build_id.0.clone());
-            self.counts.offers += 1;
-            let offer = DebuginfoOffer {
-                build_id: about.build_id.clone(),
-                path: about.path,
-                size,
-            };
-            self.actions.push(Action::Offer(offer, copy));
-        }
         if !is_named {
+            if self.offers.keeps_files()
+                && let Ok(kept) = file.try_clone()
+            {
+                executable.offering.file = Some((kept, size));
+            }
             self.actions.push(Action::Name(NameRequest::Executable {
                 key,
                 file,
@@ -248,6 +243,9 @@ impl Engine {
             }
             Purpose::PerfMap(_) => {}
             Purpose::DebugFile(id, nth) => self.ask_debug_file(id, nth + 1, now),
+            Purpose::Offer(_) | Purpose::OfferDebugFile(_) => {
+                self.on_offer_file(purpose, None, now);
+            }
         }
     }
 
@@ -317,7 +315,10 @@ impl Engine {
         match result {
             TableResult::Ready { table, build_id } => {
                 if let Some(executable) = self.executables.get_mut(id) {
-                    executable.build_id = build_id;
+                    // A table is known by what the linker wrote; other files got theirs when they were read.
+                    if !build_id.0.is_empty() {
+                        executable.build_id = build_id;
+                    }
                     if let FileState::Given(kept) = &mut executable.file {
                         *kept = None;
                     }
@@ -376,12 +377,15 @@ impl Engine {
         let Some(executable) = self.executables.get_mut(id) else {
             return;
         };
-        let DebugFiles::Asked(_, nth) = executable.debug_files else {
+        let DebugFiles::Asked(wanted, nth) = &executable.debug_files else {
             return;
         };
+        let nth = *nth;
         if taken {
-            executable.debug_files = DebugFiles::Settled;
+            executable.offering.found = wanted.get(nth).cloned();
+            self.settle_debug_files(id, now);
         } else {
+            executable.offering.debug_file = None;
             self.ask_debug_file(id, nth + 1, now);
         }
     }
@@ -396,23 +400,8 @@ impl Engine {
             DebugFiles::Wanted(wanted) | DebugFiles::Asked(wanted, _) => wanted,
             DebugFiles::Unknown | DebugFiles::Settled => Vec::new(),
         };
-        let about = &executable.about;
-        let request = wanted.get(nth).map(|wanted| {
-            let (build_id, name) = match wanted {
-                DebugFileWanted::ByBuildId(id) => (Bytes::cut(id.as_bytes()), Bytes::default()),
-                DebugFileWanted::ByName { name, .. } => {
-                    (Bytes::default(), Bytes::cut(name.as_bytes()))
-                }
-            };
-            OpenerRequest::OpenDebugFile(OpenDebugFile {
-                request: 0,
-                pid: about.pid,
-                start_time: about.start_time,
-                path: about.path.clone(),
-                build_id,
-                name,
-            })
-        });
+        let request = wanted.get(nth);
+        let request = request.map(|wanted| executable.debug_file_request(wanted));
         let purpose = Purpose::DebugFile(id, nth);
         match request.and_then(|request| self.requests.ask(purpose, request, now)) {
             Some(request) => {
@@ -420,11 +409,11 @@ impl Engine {
                 self.actions.push(Action::Ask(request));
             }
             None => {
-                executable.debug_files = DebugFiles::Settled;
                 if !wanted.is_empty() {
                     self.actions
                         .push(Action::Name(NameRequest::NoDebugFile { key }));
                 }
+                self.settle_debug_files(id, now);
             }
         }
     }

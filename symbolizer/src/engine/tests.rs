@@ -10,6 +10,8 @@ use leadsman_ebpf::registers::number;
 use leadsman_ebpf::rule::Rule;
 use leadsman_ebpf::table::CHUNK_HEADER;
 
+mod offers;
+
 use super::*;
 use crate::symbolize::Namer;
 use crate::table_worker::TableResult;
@@ -295,10 +297,6 @@ fn a_table_that_is_not_cached_is_built_from_the_file() {
             .iter()
             .filter(|action| matches!(action, Action::Name(NameRequest::Executable { .. })));
         assert_eq!(names.count(), 1);
-        let offers = actions
-            .iter()
-            .filter(|action| matches!(action, Action::Offer(..)));
-        assert_eq!(offers.count(), 1);
         world.table(ready(Rule::END));
         assert!(matches!(world.told()[..], [SymbolizerMessage::Table(_)]));
     }
