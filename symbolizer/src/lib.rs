@@ -6,15 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
-pub mod facts;
 pub mod fuzz;
 pub mod inspect;
 pub mod kernel;
 pub mod perf_map;
 pub mod resolve;
-pub mod runtime;
 pub mod unwind_table;
 
 pub use leadsman_executable::{
-    build_id, debuglink, demangle, elf, executable, file_bytes, names, reason, section, work,
+    build_id, debuglink, demangle, elf, executable, facts, file_bytes, names, reason, runtime,
+    section, work,
 };
