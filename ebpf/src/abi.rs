@@ -17,6 +17,9 @@ pub struct RecordHeader {
     pub start_time: u64,
     /// `bpf_get_current_cgroup_id`: the cgroup2 directory's inode number.
     pub cgroup: u64,
+    /// For [`StopReason::TableMissing`](crate::stop::StopReason::TableMissing): the table's number << 32 | the file offset
+    /// >> [`MISSING_SHIFT`], where no row was found.
+    pub missing: u64,
     /// The process.
     pub tgid: u32,
     /// The thread.
@@ -38,6 +41,9 @@ pub struct RecordHeader {
     /// Explicit padding, zero.
     pub reserved: u8,
 }
+
+/// Bits of a file offset that [`RecordHeader::missing`] leaves out.
+pub const MISSING_SHIFT: u32 = 12;
 
 /// Words behind the header at most: frames, or kernel frames, registers and a snapshot.
 pub const RECORD_WORDS: usize = MAX_KERNEL_FRAMES
@@ -142,12 +148,16 @@ pub enum Counter {
     Snapshots = 5,
     /// Samples lost because a walk could not go on (no scratch space, no tail call).
     WalkRefused = 6,
-    /// Samples of processes that are not wanted.
-    Filtered = 7,
+    /// Samples whose snapshot was left out because the ring buffer was nearly full.
+    Withheld = 7,
+    /// Most bytes that waited in the ring buffer; the greatest over the CPUs counts, not the sum.
+    RingPeak = 8,
+    /// Helper calls for the walks of user stacks: map look-ups and reads of the stack.
+    Helpers = 9,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = 8;
+pub const COUNTERS: u32 = 10;
 
 #[cfg(feature = "user")]
 mod pod {
@@ -174,7 +184,7 @@ mod pod {
     unsafe impl aya::Pod for Chunk {}
 }
 
-const _: () = assert!(size_of::<RecordHeader>() == 64);
+const _: () = assert!(size_of::<RecordHeader>() == 72);
 const _: () = assert!(size_of::<Registers>() == 144);
 const _: () = assert!(size_of::<MappingBlock>() + 64 <= 1024);
 const _: () = assert!(size_of::<Process>() + 64 <= 512);

@@ -9,7 +9,7 @@ use leadsman_ebpf::limits::{MAX_KERNEL_FRAMES, SNAPSHOT_BYTES};
 use leadsman_ebpf::registers::Registers;
 use leadsman_ebpf::stop::StopReason;
 
-use crate::maps::{RECORDS, Scratch, count};
+use crate::maps::{RECORDS, Scratch, count, raise};
 use crate::memory::opaque;
 
 const PAGE: u64 = 4096;
@@ -18,15 +18,34 @@ const PAGE: u64 = 4096;
 #[inline(always)]
 pub(crate) fn emit(scratch: &mut Scratch, stop: u8) {
     let kernel_frames = scratch.header.kernel_frames;
+    // SAFETY: the ring buffer is a map of this object.
+    let (ring, waiting, size) = unsafe {
+        let ring = (&raw const RECORDS).cast_mut().cast();
+        let waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into());
+        (
+            ring,
+            waiting,
+            bpf_ringbuf_query(ring, BPF_RB_RING_SIZE.into()),
+        )
+    };
+    count(Counter::Helpers, scratch.helpers);
     scratch.header.stop = stop;
     let mut words = u64::from(scratch.frames);
     let mut snapshot_bytes = 0;
-    let wants_snapshot = stop == StopReason::ProcessUnknown as u8
+    let mut wants_snapshot = stop == StopReason::ProcessUnknown as u8
         || stop == StopReason::NoMapping as u8
         || stop == StopReason::TableMissing as u8;
+    if wants_snapshot && waiting >= size / 4 * 3 {
+        // Rather many stacks cut short than some lost: what is left of the ring is for samples without a snapshot.
+        wants_snapshot = false;
+        count(Counter::Withheld, 1);
+    }
     if wants_snapshot {
         words = u64::from(kernel_frames) + (size_of::<Registers>() / 8) as u64;
-        snapshot_bytes = take_snapshot(scratch);
+        // The fuller the ring, the smaller: most stacks end within a page or two.
+        let pages = SNAPSHOT_BYTES as u64 / PAGE;
+        let pages = if waiting < size / 4 { pages } else { 2 };
+        snapshot_bytes = take_snapshot(scratch, pages);
         scratch.header.user_frames = 0;
         count(Counter::Snapshots, 1);
     } else {
@@ -44,32 +63,27 @@ pub(crate) fn emit(scratch: &mut Scratch, stop: u8) {
         count(Counter::WalkRefused, 1);
         return;
     }
-    // SAFETY: the ring buffer is a map of this object; the record is at least `bytes` long.
-    let written = unsafe {
-        let ring = (&raw const RECORDS).cast_mut().cast();
-        let crowded = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into())
-            > bpf_ringbuf_query(ring, BPF_RB_RING_SIZE.into()) / 4;
-        // A snapshot is a process or table that the sampler should learn about now.
-        let wake = if wants_snapshot || crowded {
-            BPF_RB_FORCE_WAKEUP
-        } else {
-            BPF_RB_NO_WAKEUP
-        };
-        bpf_ringbuf_output(ring, (&raw mut scratch.header).cast(), bytes, wake.into())
+    // A snapshot is a process or table that the sampler should learn about now.
+    let wake = if wants_snapshot || waiting > size / 4 {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
     };
-    count(
-        if written == 0 {
-            Counter::Written
-        } else {
-            Counter::RingFull
-        },
-        1,
-    );
+    // SAFETY: the record is at least `bytes` long.
+    let written =
+        unsafe { bpf_ringbuf_output(ring, (&raw mut scratch.header).cast(), bytes, wake.into()) };
+    if written == 0 {
+        count(Counter::Written, 1);
+        raise(Counter::RingPeak, waiting + bytes);
+    } else {
+        count(Counter::RingFull, 1);
+    }
 }
 
-/// Puts the first frame's registers and the top of its stack behind the kernel frames; returns the stack's bytes.
+/// Puts the first frame's registers and the top of its stack, at most `pages` of it, behind the kernel frames; returns the
+/// stack's bytes.
 #[inline(always)]
-fn take_snapshot(scratch: &mut Scratch) -> u64 {
+fn take_snapshot(scratch: &mut Scratch, mut pages: u64) -> u64 {
     let frames = opaque(u64::from(scratch.header.kernel_frames));
     if frames > MAX_KERNEL_FRAMES as u64 {
         return 0;
@@ -85,7 +99,6 @@ fn take_snapshot(scratch: &mut Scratch) -> u64 {
         let stack = registers.add(1);
         let rsp = scratch.first.rsp();
         // The read must not run past the stack's end: fewer pages with each try.
-        let mut pages = (SNAPSHOT_BYTES as u64) / PAGE;
         while pages > 0 {
             let bytes = opaque(pages * PAGE - (rsp & (PAGE - 1)) % PAGE) & !7;
             if bytes > SNAPSHOT_BYTES as u64 {

@@ -49,6 +49,7 @@ const _: () = assert!(
     "the contract promises at least 256 frames"
 );
 const _: () = assert!(WALK_CALLS < 33, "MAX_TAIL_CALL_CNT");
+const _: () = assert!(CHUNK_BYTES / 3 < 1024, "the row search takes 10 steps");
 const _: () = assert!(REGION_CHUNKS < 128, "the region search takes 7 steps");
 const _: () = assert!(BLOCK_MAPPINGS < 32, "the mapping search takes 5 steps");
 const _: () = assert!(PROCESS_BLOCKS < 64, "the block search takes 6 steps");

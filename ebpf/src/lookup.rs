@@ -3,7 +3,7 @@
 //! Every search is a fixed number of branchless halvings; every index is checked behind a barrier, because older
 //! verifiers do not follow the arithmetic, and a check that LLVM can prove would vanish.
 
-use leadsman_ebpf::abi::{BlockKey, mapping_kind};
+use leadsman_ebpf::abi::{BlockKey, MISSING_SHIFT, mapping_kind};
 use leadsman_ebpf::limits::{
     BLOCK_MAPPINGS, CHUNK_BYTES, CHUNK_SPAN, PROCESS_BLOCKS, REGION_BITS, REGION_CHUNKS,
 };
@@ -51,6 +51,7 @@ pub(crate) fn find_mapping(scratch: &mut Scratch, pc: u64) -> Result<(), StopRea
         return Err(StopReason::NoMapping);
     }
     let tgid = scratch.header.tgid;
+    scratch.helpers += 2;
     let Some(process) = PROCESSES.get_ptr(&tgid) else {
         return Err(StopReason::ProcessUnknown);
     };
@@ -99,12 +100,15 @@ pub(crate) fn has_no_table(scratch: &Scratch) -> bool {
 
 /// The rule in force at `pc` of the current mapping.
 #[inline(always)]
-pub(crate) fn find_rule(scratch: &Scratch, pc: u64) -> Result<Rule, StopReason> {
+pub(crate) fn find_rule(scratch: &mut Scratch, pc: u64) -> Result<Rule, StopReason> {
     let offset = pc.wrapping_add(scratch.to_file_offset);
+    scratch.header.missing =
+        u64::from(scratch.table) << 32 | offset >> MISSING_SHIFT & u64::from(u32::MAX);
     let key = RegionKey {
         table: scratch.table,
         region: region_of(offset),
     };
+    scratch.helpers += 2;
     let Some(region) = REGIONS.get_ptr(&key) else {
         return Err(StopReason::TableMissing);
     };
@@ -155,6 +159,11 @@ pub(crate) fn find_rule(scratch: &Scratch, pc: u64) -> Result<Rule, StopReason> 
         if at > (CHUNK_BYTES - 8) as u64 {
             return Err(StopReason::TableInvalid);
         }
-        Ok(Rule(*chunk.add(at as usize).cast::<u64>()))
+        let rule = Rule(*chunk.add(at as usize).cast::<u64>());
+        // The sampler may have given the chunk up meanwhile, and its memory to another one.
+        if chunk.cast::<u32>().add(1).read_volatile() != number {
+            return Err(StopReason::TableMissing);
+        }
+        Ok(rule)
     }
 }

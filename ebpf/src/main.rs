@@ -70,6 +70,7 @@ pub(crate) fn sample(ctx: PerfEventContext) -> u32 {
     scratch.header.exec_id = kernel_half(task, offsets.task_exec_id);
     scratch.header.reserved = 0;
     scratch.calls = 0;
+    scratch.helpers = 0;
     scratch.mapping_length = 0;
     scratch.window_start = 1;
 

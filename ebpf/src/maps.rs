@@ -75,6 +75,8 @@ pub(crate) struct Scratch {
     pub(crate) calls: u32,
     /// Frames in `words`, kernel frames included.
     pub(crate) frames: u32,
+    /// Helper calls of this walk.
+    pub(crate) helpers: u64,
     /// Address of `window`'s first byte; 1 (no stack's address) when it holds nothing.
     pub(crate) window_start: u64,
     /// Some of the user stack, and room for a masked read at its last byte.
@@ -92,5 +94,18 @@ pub(crate) fn count(counter: Counter, amount: u64) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
         // SAFETY: the verifier checked the pointer; only this CPU writes the value.
         unsafe { *value += amount };
+    }
+}
+
+/// Makes a counter at least so much.
+#[inline(always)]
+pub(crate) fn raise(counter: Counter, least: u64) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: as in `count`.
+        unsafe {
+            if *value < least {
+                *value = least;
+            }
+        }
     }
 }

@@ -38,6 +38,7 @@ impl Stack for UserStack {
             let mut distance = address.wrapping_sub(scratch.window_start);
             if distance > (STACK_WINDOW_BYTES - 8) as u64 || distance & 7 != 0 {
                 distance = 0;
+                scratch.helpers += 1;
                 if bpf_probe_read_user(
                     window.cast(),
                     STACK_WINDOW_BYTES as u32,
@@ -48,6 +49,7 @@ impl Stack for UserStack {
                 } else {
                     // Near the stack's end: just the word, and nothing kept.
                     scratch.window_start = 1;
+                    scratch.helpers += 1;
                     if bpf_probe_read_user(window.cast(), 8, address as *const _) != 0 {
                         return None;
                     }

@@ -54,7 +54,7 @@ pub const CHUNK_HEADER: usize = 8;
 
 /// Rows of at most 64 KiB of text with their rules, in the layout of the module's drawing, little endian.
 ///
-/// Header: `u16` rule count, `u16` row count, `u32` zero.
+/// Header: `u16` rule count, `u16` row count, `u32` zero in a file and the chunk's own number in the kernel.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub struct Chunk(pub [u8; CHUNK_BYTES]);
@@ -79,6 +79,13 @@ pub enum ChunkFault {
 }
 
 impl Chunk {
+    /// The chunk as the kernel holds it under `number`: a reader that finds another number in it lost it on the way.
+    #[must_use]
+    pub fn numbered(mut self, number: u32) -> Self {
+        self.0[4..CHUNK_HEADER].copy_from_slice(&number.to_le_bytes());
+        self
+    }
+
     fn u16_at(&self, offset: usize) -> Option<u16> {
         let bytes = self.0.get(offset..offset.checked_add(2)?)?;
         Some(u16::from_le_bytes(bytes.try_into().ok()?))

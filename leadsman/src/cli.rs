@@ -143,6 +143,9 @@ pub(crate) struct Record {
         action = ArgAction::Set
     )]
     pub(crate) children: bool,
+    /// Kernel memory for unwind tables, bytes
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(LEAST_BUDGET..))]
+    pub(crate) bpf_memory_budget: Option<u64>,
     /// error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = log_level)]
     pub(crate) log_level: log::LevelFilter,

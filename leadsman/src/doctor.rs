@@ -15,6 +15,30 @@ const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// First kernel that all guarantees are made for.
 const FULL_KERNEL: (u32, u32) = (6, 1);
 
+/// What kernels have since when, and what is done without it.
+const SINCE: [((u32, u32), &str, &str); 4] = [
+    (
+        (5, 11),
+        "BPF maps are charged to the memory cgroup",
+        "they are charged to the locked memory limit, which is lifted for the sampler",
+    ),
+    (
+        (5, 12),
+        "mapping records carry build IDs",
+        "files are told apart by device and inode until they were read",
+    ),
+    (
+        (5, 19),
+        "BPF maps can be written without a capability",
+        "the sampler keeps CAP_BPF after its start",
+    ),
+    (
+        (6, 1),
+        "perf events may use maps that grow",
+        "kernel memory for unwind tables is taken whole at the start, and fewer processes are known in the kernel at once",
+    ),
+];
+
 /// What a check came to.
 #[derive(Debug, PartialEq, Eq)]
 enum Finding {
@@ -31,7 +55,7 @@ enum Finding {
 /// None; the findings say all.
 pub(crate) fn run() -> Result<ExitCode, Failure> {
     let machine = Machine::read();
-    let findings = [
+    let mut findings = vec![
         architecture(std::env::consts::ARCH),
         rights(&machine)?,
         kernel(machine.kernel),
@@ -43,6 +67,7 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         landlock(&read("/sys/kernel/security/lsm")),
         binaries(),
     ];
+    findings.splice(3..3, other_ways(machine.kernel));
     let mut bad = 0;
     for finding in &findings {
         match finding {
@@ -150,6 +175,16 @@ fn kernel(release: (u32, u32)) -> Finding {
     }
 }
 
+/// What is done in another way because the kernel is older than the usual one.
+fn other_ways(release: (u32, u32)) -> Vec<Finding> {
+    let missing = SINCE.iter().filter(|(since, ..)| release < *since);
+    missing
+        .map(|((major, minor), what, instead)| {
+            Finding::Less(format!("before {major}.{minor}, not: {what}"), instead)
+        })
+        .collect()
+}
+
 fn btf(path: &Path) -> Finding {
     if path.is_file() {
         Finding::Good(format!("{}: the kernel's types", path.display()))
@@ -240,6 +275,13 @@ mod tests {
         assert!(matches!(kernel((5, 15)), Finding::Less(..)));
         assert!(matches!(kernel((6, 1)), Finding::Good(_)));
         assert!(matches!(kernel((10, 0)), Finding::Good(_)));
+    }
+
+    #[test]
+    fn older_kernels_have_other_ways() {
+        assert_eq!(other_ways((5, 10)).len(), SINCE.len());
+        assert_eq!(other_ways((5, 15)).len(), 2);
+        assert_eq!(other_ways((6, 1)), []);
     }
 
     #[test]

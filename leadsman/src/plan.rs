@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) front_listens: bool,
     /// The sampler's own arguments.
     pub(crate) sampler: Vec<OsString>,
+    /// How often the sampler asked for a larger ring buffer.
+    pub(crate) ring_growth: u32,
     /// Where the symbolizer keeps unwind tables.
     pub(crate) cache_directory: PathBuf,
     /// Where the shipper writes and the viewer reads.
@@ -83,7 +85,12 @@ impl Plan {
         }
         let store = || OsString::from(&self.store_directory);
         match role {
-            Role::Sampler => arguments.extend(self.sampler.iter().cloned()),
+            Role::Sampler => {
+                if self.ring_growth > 0 {
+                    option("--ring-growth", self.ring_growth.to_string().into());
+                }
+                arguments.extend(self.sampler.iter().cloned());
+            }
             Role::Symbolizer => option("--cache-directory", self.cache_directory.clone().into()),
             Role::Shipper => {
                 option("--store-directory", store());

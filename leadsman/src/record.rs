@@ -107,6 +107,7 @@ impl<'a> Recording<'a> {
             sampler: sampler(options, command.as_ref().map(HeldCommand::pid)),
             users,
             front_listens: true,
+            ring_growth: 0,
             cache_directory,
             store_directory: store,
             shipper: Vec::new(),
@@ -313,6 +314,9 @@ fn sampler(options: &Record, command: Option<u32>) -> Vec<OsString> {
     }
     if !options.children {
         arguments.push("--no-children".into());
+    }
+    if let Some(budget) = options.bpf_memory_budget {
+        arguments.extend(["--bpf-memory-budget".into(), budget.to_string().into()]);
     }
     arguments
 }

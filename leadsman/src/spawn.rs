@@ -84,6 +84,12 @@ fn passed(role: Role, from: &Inheritance<'_>) -> io::Result<Vec<(&'static str, O
         }
         // Who opens it decides whether it shows addresses, so the confined process can't.
         Role::Sampler => passed.push(("kallsyms", File::open("/proc/kallsyms")?.into())),
+        // The same for where modules lie; a kernel without modules has no such file.
+        Role::Symbolizer => {
+            if let Ok(modules) = File::open("/proc/modules") {
+                passed.push(("modules", modules.into()));
+            }
+        }
         _ => {}
     }
     Ok(passed)

@@ -22,6 +22,11 @@ pub(crate) struct Summary {
     bpf_bytes: f64,
     unwind_rows: f64,
     table_bytes: f64,
+    frames: f64,
+    helper_calls: f64,
+    verifier_seconds: f64,
+    snapshots: f64,
+    built_tables: f64,
     started_in: Duration,
 }
 
@@ -35,12 +40,22 @@ impl Summary {
                 "leadsman_unwind_table_bytes",
                 "leadsman_process_map_bytes",
                 "leadsman_ring_bytes",
+                "leadsman_other_map_bytes",
             ]
             .iter()
             .map(|name| collector.sum(name))
             .sum(),
             unwind_rows: collector.sum("leadsman_unwind_rows"),
             table_bytes: collector.sum("leadsman_unwind_table_bytes"),
+            frames: collector.sum("leadsman_frames_walked_total"),
+            helper_calls: collector.sum("leadsman_walk_helper_calls_total"),
+            verifier_seconds: collector.sum("leadsman_bpf_verifier_seconds"),
+            snapshots: collector.sum("leadsman_snapshots_total"),
+            built_tables: collector
+                .metrics("leadsman_unwind_tables_total")
+                .filter(|(_, metric)| label(metric, "how") == "built")
+                .map(|(_, metric)| metric.value)
+                .sum(),
             started_in,
             ..Self::default()
         };
@@ -106,10 +121,19 @@ impl fmt::Display for Summary {
         )?;
         write!(
             formatter,
-            "\nsampling {:.2} s after the start; {:.0} unwind rows in the kernel, {:.1} bytes each",
+            "\nsampling {:.2} s after the start, programs verified in {:.0} ms; {:.0} unwind rows in the kernel, {:.1} bytes each",
             self.started_in.as_secs_f64(),
+            1e3 * self.verifier_seconds,
             self.unwind_rows,
             self.table_bytes / self.unwind_rows.max(1.0)
+        )?;
+        write!(
+            formatter,
+            "\n{:.0} frames walked in the kernel, {:.1} helper calls each; {:.0} stacks finished from a snapshot; {:.0} unwind tables built",
+            self.frames,
+            self.helper_calls / self.frames.max(1.0),
+            self.snapshots,
+            self.built_tables
         )
     }
 }

@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::roles;
 use crate::runtime_directory::RuntimeDirectory;
 use crate::spawn::{Inheritance, spawn};
-use engine::{Action, End, Engine, Event, Row, Rules};
+use engine::{Action, End, Engine, Event, PLEASE_RESTART_LARGER, Row, Rules};
 
 /// A started process.
 #[derive(Debug)]
@@ -108,6 +108,9 @@ impl Supervisor {
             Err(error) => return Err(Failure::failed(format!("cannot wait: {error}"))),
         }
         for (role, end) in self.reap() {
+            if end == End::Status(PLEASE_RESTART_LARGER) {
+                self.plan.ring_growth += 1;
+            }
             self.take(Event::Ended(role, end));
         }
         self.take(Event::Tick);

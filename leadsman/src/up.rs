@@ -118,6 +118,7 @@ pub(crate) fn plan(
         users,
         front_listens: false,
         sampler: sampler(options),
+        ring_growth: 0,
         cache_directory,
         store_directory,
         shipper: shipper(options),

@@ -21,8 +21,6 @@ pub(crate) struct Account {
     pub(crate) not_selected: u64,
     /// Kernel records of mappings, forks and execs that the perf rings had no room for.
     pub(crate) records_lost: u64,
-    /// Unwind tables given up for others.
-    pub(crate) tables_evicted: u64,
     /// Samples dropped in the current window, by cause.
     window_drops: BTreeMap<&'static str, u64>,
     /// Samples sent in the current window.

@@ -1,7 +1,7 @@
 //! What the peers must hear of an image before a message may name it.
 
 use ipc_proto::codec::{Bytes, List};
-use ipc_proto::ids::Pid;
+use ipc_proto::ids::{ExecutableId, Pid};
 use ipc_proto::limits::{MAX_MAPPINGS, MAX_PATH};
 use ipc_proto::opener::{OpenerRequest, Sampled};
 use ipc_proto::sample as wire;
@@ -35,21 +35,18 @@ pub(crate) fn announce_image(
     now: u64,
     actions: &mut Vec<Action>,
 ) {
-    let mut send = |message| {
-        actions.push(Action::Send {
-            message,
-            samples: 0,
-        })
-    };
     let known = image.announced.unwrap_or(0);
     if image.announced.is_none() {
-        send(SamplerMessage::Image(wire::Image {
-            id: image.id,
-            pid: Pid(image.pid),
-            start_time: image.start_time,
-            comm: Bytes::cut(&image.comm),
-            parent: Pid(image.parent),
-        }));
+        send(
+            actions,
+            SamplerMessage::Image(wire::Image {
+                id: image.id,
+                pid: Pid(image.pid),
+                start_time: image.start_time,
+                comm: Bytes::cut(&image.comm),
+                parent: Pid(image.parent),
+            }),
+        );
     }
     let all = &image.mappings.all;
     let mut asks = Vec::new();
@@ -58,53 +55,97 @@ pub(crate) fn announce_image(
         .iter()
         .filter(|mapping| mapping.backing == Backing::File as u8)
     {
-        let Some(executable) = executables.get_mut(mapping.executable) else {
-            continue;
-        };
-        let wanted = match executable.table {
-            TableState::Unknown | TableState::Absent { retry: true } => true,
-            TableState::Asked(asked) => now.saturating_sub(asked) > TABLE_PATIENCE,
-            TableState::Installed | TableState::Absent { retry: false } => false,
-        };
-        if executable.announced && !wanted {
-            continue;
-        }
-        executable.announced = true;
-        if wanted {
-            executable.table = TableState::Asked(now);
-            // Should the process end before its file is opened, it may be opened by its path.
-            let path = Bytes::cut(&executable.path);
-            let sampled = Sampled {
-                pid: Pid(image.pid),
-                start_time: image.start_time,
-                path,
-            };
-            asks.push(Action::Ask(OpenerRequest::Sampled(sampled)));
-        }
-        let (build_id, device, inode) = match &executable.identity {
-            Identity::BuildId(build_id) => (build_id.clone(), 0, 0),
-            Identity::Inode { device, inode } => (Vec::new(), *device, *inode),
-        };
-        send(SamplerMessage::Executable(wire::Executable {
-            id: mapping.executable,
-            build_id: Bytes(build_id),
-            device,
-            inode,
-            path: Bytes::cut(&executable.path),
-            pid: Pid(image.pid),
-            start_time: image.start_time,
-            mapping_start: mapping.start,
-            mapping_end: mapping.end,
-            table_wanted: wanted,
-        }));
+        asks.extend(announce_executable(
+            image,
+            mapping,
+            executables,
+            now,
+            actions,
+        ));
     }
     for (piece, mappings) in new.chunks(MAX_MAPPINGS).enumerate() {
-        send(SamplerMessage::Mappings(wire::Mappings {
-            image: image.id,
-            first: (known + piece * MAX_MAPPINGS) as u32,
-            mappings: List(mappings.to_vec()),
-        }));
+        send(
+            actions,
+            SamplerMessage::Mappings(wire::Mappings {
+                image: image.id,
+                first: (known + piece * MAX_MAPPINGS) as u32,
+                mappings: List(mappings.to_vec()),
+            }),
+        );
     }
     image.announced = Some(all.len());
     actions.extend(asks);
+}
+
+/// Asks for the unwind table of an executable that an image has mapped: the kernel side gave it up and lacks it now.
+pub(crate) fn ask_table(
+    image: &Image,
+    executable: ExecutableId,
+    executables: &mut Executables,
+    now: u64,
+    actions: &mut Vec<Action>,
+) {
+    let mapping = image
+        .mappings
+        .live()
+        .find(|mapping| mapping.backing == Backing::File as u8 && mapping.executable == executable);
+    if let Some(mapping) = mapping {
+        let ask = announce_executable(image, mapping, executables, now, actions);
+        actions.extend(ask);
+    }
+}
+
+fn send(actions: &mut Vec<Action>, message: SamplerMessage) {
+    actions.push(Action::Send {
+        message,
+        samples: 0,
+    });
+}
+
+/// Names an executable to the symbolizer unless it knows it; returns what the opener must hear of it after that.
+fn announce_executable(
+    image: &Image,
+    mapping: &wire::Mapping,
+    executables: &mut Executables,
+    now: u64,
+    actions: &mut Vec<Action>,
+) -> Option<Action> {
+    let executable = executables.get_mut(mapping.executable)?;
+    let wanted = match executable.table {
+        TableState::Unknown | TableState::Absent { retry: true } => true,
+        TableState::Asked(asked) => now.saturating_sub(asked) > TABLE_PATIENCE,
+        TableState::Installed | TableState::Absent { retry: false } => false,
+    };
+    if executable.announced && !wanted {
+        return None;
+    }
+    executable.announced = true;
+    let mut ask = None;
+    if wanted {
+        executable.table = TableState::Asked(now);
+        // Should the process end before its file is opened, it may be opened by its path.
+        ask = Some(Action::Ask(OpenerRequest::Sampled(Sampled {
+            pid: Pid(image.pid),
+            start_time: image.start_time,
+            path: Bytes::cut(&executable.path),
+        })));
+    }
+    let (build_id, device, inode) = match &executable.identity {
+        Identity::BuildId(build_id) => (build_id.clone(), 0, 0),
+        Identity::Inode { device, inode } => (Vec::new(), *device, *inode),
+    };
+    let message = SamplerMessage::Executable(wire::Executable {
+        id: mapping.executable,
+        build_id: Bytes(build_id),
+        device,
+        inode,
+        path: Bytes::cut(&executable.path),
+        pid: Pid(image.pid),
+        start_time: image.start_time,
+        mapping_start: mapping.start,
+        mapping_end: mapping.end,
+        table_wanted: wanted,
+    });
+    send(actions, message);
+    ask
 }

@@ -21,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) selection: Selection,
     /// `--bpf-memory-budget BYTES`: kernel memory for unwind tables.
     pub(crate) memory_budget: u64,
+    /// `--ring-growth N`: how often the ring buffer doubles, for a machine whose ring nearly filled.
+    pub(crate) ring_growth: u32,
 }
 
 /// Kernel memory for unwind tables unless told otherwise: some six million rows.
@@ -41,6 +43,7 @@ impl Config {
         let mut pids = HashSet::new();
         let mut children = true;
         let mut memory_budget = DEFAULT_MEMORY_BUDGET;
+        let mut ring_growth = 0;
         let common = Common::parse(arguments, |name, parser| {
             match name {
                 "frequency" => frequency = parser.value()?.parse()?,
@@ -50,6 +53,7 @@ impl Config {
                 }
                 "no-children" => children = false,
                 "bpf-memory-budget" => memory_budget = parser.value()?.parse()?,
+                "ring-growth" => ring_growth = parser.value()?.parse()?,
                 _ => return Ok(false),
             }
             Ok(true)
@@ -71,6 +75,7 @@ impl Config {
             window: window * 1_000_000,
             selection,
             memory_budget,
+            ring_growth,
         })
     }
 }

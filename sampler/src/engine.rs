@@ -12,7 +12,7 @@ use leadsman_ebpf::abi::mapping_kind;
 use leadsman_ebpf::stop::StopReason;
 
 use crate::account::Account;
-use crate::announce::{announce_image, main_path};
+use crate::announce::{announce_image, ask_table, main_path};
 use crate::cgroups::Cgroups;
 use crate::executables::{Executables, TableState};
 use crate::processes::{Knowledge, Processes, Selection};
@@ -36,6 +36,11 @@ pub(crate) enum Action {
     Install(Box<KernelProcess>),
     /// Make the kernel side forget a process.
     Uninstall { tgid: u32 },
+    /// Bring the rows around that file offset into the kernel.
+    PageIn {
+        table: ExecutableId,
+        file_offset: u64,
+    },
     /// Ask the opener.
     Ask(OpenerRequest),
     /// Tell the symbolizer; `samples` of them travel with it.
@@ -69,6 +74,10 @@ pub(crate) struct Engine {
     clock_offset: i64,
     /// Samples sent and dropped in the current window.
     pub(crate) account: Account,
+    /// Whether `uses` is filled: only where room for tables is scarce.
+    pub(crate) follows_uses: bool,
+    /// Where frames lay, since it was emptied last: executables and file offsets.
+    pub(crate) uses: Vec<(ExecutableId, u64)>,
     waiting: usize,
     maps_requests: HashMap<u64, u32>,
     last_request: u64,
@@ -95,6 +104,8 @@ impl Engine {
             window_length,
             clock_offset,
             account: Account::default(),
+            follows_uses: false,
+            uses: Vec::new(),
             waiting: 0,
             maps_requests: HashMap::new(),
             last_request: 0,
@@ -242,8 +253,34 @@ impl Engine {
         process.image.sampled = true;
         let image = process.image.id;
         self.announce(tgid);
+        if sample.stop == StopReason::TableMissing {
+            self.on_rows_missing(tgid, sample.missing);
+        }
         let message = SamplerMessage::Snapshot(self.snapshot_message(image, sample, snapshot));
         self.send_samples(message, 1);
+    }
+
+    /// A walk of the process found no rows there.
+    fn on_rows_missing(&mut self, pid: u32, (table, file_offset): (ExecutableId, u64)) {
+        let state = self.executables.get_mut(table).map(|found| found.table);
+        match state {
+            // The vDSO's table comes unasked.
+            Some(TableState::Installed) | None => {
+                self.actions.push(Action::PageIn { table, file_offset });
+            }
+            Some(TableState::Unknown) => {
+                if let Some(process) = self.processes.get_mut(pid) {
+                    ask_table(
+                        &process.image,
+                        table,
+                        &mut self.executables,
+                        self.window_start,
+                        &mut self.actions,
+                    );
+                }
+            }
+            _ => {}
+        }
     }
 
     fn snapshot_message(
@@ -281,10 +318,10 @@ impl Engine {
                 stop = StopReason::NoMapping;
                 break;
             };
-            if mapping.backing == Backing::File as u8
-                && let Some(executable) = self.executables.get_mut(mapping.executable)
-            {
-                executable.last_used = self.window_id;
+            let has_table = [Backing::File as u8, Backing::Vdso as u8].contains(&mapping.backing);
+            if self.follows_uses && has_table {
+                let file_offset = (address - mapping.start).wrapping_add(mapping.file_offset);
+                self.uses.push((mapping.executable, file_offset));
             }
             user.push((index, address));
         }
@@ -368,15 +405,15 @@ impl Engine {
         }
     }
 
-    /// Room is needed for unwind tables: names the one to give up, if any is idle.
-    pub(crate) fn evict(&mut self) -> Option<ExecutableId> {
-        let id = self.executables.least_recently_used(self.window_id)?;
-        if let Some(executable) = self.executables.get_mut(id) {
-            executable.table = TableState::Unknown;
-            executable.announced = false;
+    /// The kernel side gave those tables up: whoever walks there again asks for them.
+    pub(crate) fn on_tables_given_up(&mut self, given_up: &[ExecutableId]) {
+        for id in given_up {
+            if let Some(executable) = self.executables.get_mut(*id)
+                && executable.table == TableState::Installed
+            {
+                executable.table = TableState::Unknown;
+            }
         }
-        self.account.tables_evicted += 1;
-        Some(id)
     }
 
     /// A new symbolizer listens: it knows nothing. Returns what it must hear before the messages that wait.

@@ -1,28 +1,32 @@
 //! Waits for the kernel and the peers, and does what the engine decides. Decides nothing itself.
 
+use std::os::fd::OwnedFd;
+
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use ipc_endpoint::clock::monotonic;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::{Reporter, check};
 use ipc_proto::ids::ExecutableId;
-use ipc_proto::limits::MAX_TABLE;
 use ipc_proto::sample::{SamplerMessage, SymbolizerMessage};
 use leadsman_ebpf::abi::{COUNTERS, Counter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::bpf::accounts::MapAccounts;
+use crate::bpf::mappings::Mappings;
 use crate::bpf::run_time::RunTime;
-use crate::bpf::tables::{InstallError, Tables};
+use crate::bpf::tables::{InstallError, Paged, Tables};
 use crate::engine::{Action, Engine};
 use crate::metrics;
 use crate::opener_link::OpenerLink;
 use crate::perf_event::PerfRing;
 use crate::raw_sample::{self, RawSample};
+use crate::ring;
 use crate::sideband::{self, Record, SidebandEvent};
 use crate::symbolizer_link::SymbolizerLink;
 
 /// Longest pause between two looks at the rings, nanoseconds.
-const TICK: u64 = 250_000_000;
+const TICK: u64 = 500_000_000;
 /// How long the end waits for the symbolizer to take the last window, nanoseconds: a machine that shuts down must not
 /// wait for it, a recording is nothing but that window.
 const LAST_PATIENCE: u64 = 1_300_000_000;
@@ -33,7 +37,13 @@ pub(crate) struct EventLoop {
     pub(crate) records: RingBuf<MapData>,
     pub(crate) rings: Vec<PerfRing>,
     pub(crate) counters: PerCpuArray<MapData, u64>,
+    pub(crate) mappings: Mappings,
     pub(crate) tables: Tables,
+    pub(crate) accounts: MapAccounts,
+    /// Bytes of the ring buffer.
+    pub(crate) ring_bytes: u32,
+    /// How long the kernel took over the programs.
+    pub(crate) verifier_seconds: f64,
     pub(crate) engine: Engine,
     pub(crate) symbolizer: SymbolizerLink,
     pub(crate) opener: OpenerLink,
@@ -88,6 +98,8 @@ pub(crate) enum Ended {
     Terminated,
     /// A CPU came online: start again to sample it too.
     NewCpu,
+    /// The ring buffer nearly filled: start again with a larger one.
+    RingTooSmall,
 }
 
 enum Input {
@@ -112,20 +124,33 @@ impl EventLoop {
             } else {
                 self.engine.install_changed();
             }
-            let new_cpu = self.reporter.is_due(now) && self.cpus.has_new();
-            if terminated || new_cpu {
+            let ended = if terminated {
+                Some(Ended::Terminated)
+            } else if self.reporter.is_due(now) {
+                self.must_restart()
+            } else {
+                None
+            };
+            if let Some(ended) = ended {
                 self.finish(now)?;
-                return Ok(if new_cpu {
-                    Ended::NewCpu
-                } else {
-                    Ended::Terminated
-                });
+                return Ok(ended);
             }
             self.talk(now);
             if self.reporter.is_due(now) {
                 self.report(now, false);
             }
         }
+    }
+
+    /// Why a new sampler must take this one's place: only at its start it has the right to what is missing.
+    fn must_restart(&self) -> Option<Ended> {
+        if self.cpus.has_new() {
+            return Some(Ended::NewCpu);
+        }
+        // A recording is one window: half of it would be lost.
+        let is_recording = self.engine.window_end().is_none();
+        let peak = self.kernel[Counter::RingPeak as usize];
+        (!is_recording && ring::is_too_small(self.ring_bytes, peak)).then_some(Ended::RingTooSmall)
     }
 
     fn wait(&mut self) -> Result<(), Errno> {
@@ -170,6 +195,7 @@ impl EventLoop {
 
     /// Takes what the kernel has written, in the order it happened.
     fn drain(&mut self) {
+        self.engine.follows_uses = self.tables.is_crowded();
         let mut inputs: Vec<(u64, Input)> = Vec::new();
         // Samples first: whatever a sample depends on was recorded before it, so it is there when the other rings are
         // read after it.
@@ -202,6 +228,10 @@ impl EventLoop {
                 Input::Sideband(event) => self.engine.on_sideband(event),
             }
         }
+        self.tables.tick();
+        for (table, file_offset) in self.engine.uses.drain(..) {
+            self.tables.touch(table, file_offset);
+        }
     }
 
     /// Hears the peers, does what the engine decided, sends what waits.
@@ -225,23 +255,11 @@ impl EventLoop {
         self.symbolizer.send(&mut self.engine.account);
     }
 
-    fn hear(&mut self, message: SymbolizerMessage, fds: Vec<std::os::fd::OwnedFd>) {
+    fn hear(&mut self, message: SymbolizerMessage, fds: Vec<OwnedFd>) {
         match message {
             SymbolizerMessage::Table(table) => {
-                let bytes = fds
-                    .first()
-                    .ok_or("no file descriptor".to_owned())
-                    .and_then(|fd| {
-                        ipc_endpoint::memfd::read_sealed(fd, table.bytes, MAX_TABLE)
-                            .map_err(|error| error.to_string())
-                    });
-                match bytes {
-                    Ok(bytes) => self.install(table.executable, &bytes, &table.build_id.0),
-                    Err(error) => {
-                        log::warn!("unwind table {}: {error}", table.executable.0);
-                        self.engine.on_no_table(table.executable, true);
-                    }
-                }
+                let file = fds.into_iter().next();
+                self.install(table.executable, file, table.bytes, &table.build_id.0);
             }
             SymbolizerMessage::NoTable(no_table) => {
                 self.engine.on_no_table(no_table.executable, no_table.retry);
@@ -253,39 +271,42 @@ impl EventLoop {
         }
     }
 
-    /// Installs a table, giving up idle ones until there is room.
-    fn install(&mut self, executable: ExecutableId, bytes: &[u8], build_id: &[u8]) {
-        loop {
-            match self.tables.install_table(executable, bytes) {
-                Ok(()) => return self.engine.on_table_installed(executable, build_id),
-                Err(InstallError::Budget { .. }) => {
-                    if let Some(idle) = self.engine.evict() {
-                        self.tables.remove_table(idle);
-                        continue;
-                    }
-                    log::warn!(
-                        "unwind table {} does not fit: raise --bpf-memory-budget",
-                        executable.0
-                    );
-                    return self.engine.on_no_table(executable, true);
-                }
-                Err(error) => {
-                    log::warn!("unwind table {} refused: {error}", executable.0);
-                    return self.engine.on_no_table(executable, false);
-                }
+    fn install(&mut self, id: ExecutableId, file: Option<OwnedFd>, bytes: u64, build_id: &[u8]) {
+        let Some(file) = file else {
+            log::warn!("unwind table {}: no file descriptor came with it", id.0);
+            return self.engine.on_no_table(id, true);
+        };
+        match self.tables.install_table(id, file, bytes) {
+            Ok(()) => self.engine.on_table_installed(id, build_id),
+            Err(error) => {
+                log::warn!("unwind table {} refused: {error}", id.0);
+                let is_sound = matches!(error, InstallError::Map(_));
+                self.engine.on_no_table(id, is_sound);
             }
         }
+        self.engine.on_tables_given_up(&self.tables.take_given_up());
+    }
+
+    /// Brings rows into the kernel that a walk lacked.
+    fn page_in(&mut self, id: ExecutableId, file_offset: u64) {
+        match self.tables.page_in(id, file_offset) {
+            Ok(Paged::Here) => {}
+            Ok(Paged::NoTable) => self.engine.on_tables_given_up(&[id]),
+            Err(error) => log::warn!("unwind table {}: {error}", id.0),
+        }
+        self.engine.on_tables_given_up(&self.tables.take_given_up());
     }
 
     fn act(&mut self) {
         for action in self.engine.take_actions() {
             match action {
                 Action::Install(process) => {
-                    if let Err(error) = self.tables.install_process(&process) {
+                    if let Err(error) = self.mappings.install_process(&process) {
                         log::warn!("cannot install the mappings of {}: {error}", process.tgid);
                     }
                 }
-                Action::Uninstall { tgid } => self.tables.remove_process(tgid),
+                Action::Uninstall { tgid } => self.mappings.remove_process(tgid),
+                Action::PageIn { table, file_offset } => self.page_in(table, file_offset),
                 Action::Ask(request) => self.opener.ask(request),
                 Action::Send { message, samples } => {
                     if matches!(message, SamplerMessage::WindowEnd(_)) {
@@ -317,6 +338,8 @@ impl EventLoop {
             &kernel,
             &self.engine,
             &self.tables,
+            &self.accounts,
+            self.verifier_seconds,
             &self.symbolizer,
             &self.opener,
         );
@@ -350,12 +373,16 @@ impl EventLoop {
     }
 }
 
-/// The kernel side's counters, summed over all CPUs.
+/// The kernel side's counters, summed over all CPUs; of a peak the greatest.
 pub(crate) fn read_counters(counters: &PerCpuArray<MapData, u64>) -> [u64; COUNTERS as usize] {
     let mut sums = [0; COUNTERS as usize];
     for (index, sum) in (0..COUNTERS).zip(&mut sums) {
         if let Ok(values) = counters.get(&index, 0) {
-            *sum = values.iter().sum();
+            *sum = if index == Counter::RingPeak as u32 {
+                values.iter().copied().max().unwrap_or_default()
+            } else {
+                values.iter().sum()
+            };
         }
     }
     sums

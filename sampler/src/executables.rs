@@ -53,8 +53,6 @@ pub(crate) struct Executable {
     pub(crate) table: TableState,
     /// Whether the symbolizer knows it on this link.
     pub(crate) announced: bool,
-    /// The last window with a frame in it.
-    pub(crate) last_used: u64,
 }
 
 /// All executables, by number.
@@ -81,7 +79,6 @@ impl Executables {
             path,
             table: TableState::Unknown,
             announced: false,
-            last_used: 0,
         };
         self.all.insert(id, executable);
         id
@@ -120,17 +117,6 @@ impl Executables {
                 executable.table = TableState::Unknown;
             }
         }
-    }
-
-    /// The installed executable unused for longest, but not in `window`.
-    pub(crate) fn least_recently_used(&self, window: u64) -> Option<ExecutableId> {
-        let installed = self
-            .all
-            .iter()
-            .filter(|(_, executable)| executable.table == TableState::Installed);
-        let idle = installed.filter(|(_, executable)| executable.last_used < window);
-        idle.min_by_key(|(_, executable)| executable.last_used)
-            .map(|(id, _)| *id)
     }
 
     /// Number of executables known.
@@ -172,18 +158,5 @@ mod tests {
         executables.learn_build_id(by_inode, b"build");
         assert_eq!(executables.identify(&file(b"build", 0)), by_inode);
         assert_ne!(executables.identify(&file(b"other", 0)), by_inode);
-    }
-
-    #[test]
-    fn the_table_idle_longest_goes_first() {
-        let mut executables = Executables::default();
-        for (inode, last_used) in [(1, 7), (2, 3), (3, 9)] {
-            let id = executables.identify(&file(b"", inode));
-            let executable = executables.get_mut(id).expect("just made");
-            executable.table = TableState::Installed;
-            executable.last_used = last_used;
-        }
-        assert_eq!(executables.least_recently_used(9), Some(ExecutableId(2)));
-        assert_eq!(executables.least_recently_used(3), None);
     }
 }

@@ -17,6 +17,7 @@ mod outbox;
 mod perf_event;
 mod processes;
 mod raw_sample;
+mod ring;
 mod sideband;
 mod startup;
 mod symbolizer_link;
@@ -27,14 +28,18 @@ use std::process::ExitCode;
 
 use ipc_endpoint::connect::Connector;
 use ipc_endpoint::inherited::Inherited;
+use ipc_endpoint::rights::Machine;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
 use ipc_endpoint::{clock, lockdown};
 use ipc_proto::codec::Bytes;
 use ipc_proto::hello::Role;
 use ipc_proto::sample::Start;
+use leadsman_ebpf::limits::MAX_PROCESSES;
 
-use crate::bpf::load::{Loaded, Sizes, online_cpus};
+use crate::bpf::accounts::MapAccounts;
+use crate::bpf::load::{GROWING_MAPS, Loaded, Sizes, online_cpus};
+use crate::bpf::mappings::Mappings;
 use crate::bpf::run_time::RunTime;
 use crate::bpf::tables::Tables;
 use crate::cgroups::Cgroups;
@@ -47,12 +52,16 @@ use crate::symbolizer_link::SymbolizerLink;
 
 /// Pages of one CPU's ring of mapping records: some 1,500 records.
 const RING_PAGES: usize = 64;
-/// Bytes of the ring buffer of samples for each CPU: a quarter of a second of snapshots at 97 Hz.
-const RING_BYTES_PER_CPU: u32 = 512 << 10;
-/// Bytes that a chunk takes of the memory budget, with its share of a region.
-const CHUNK_COST: u64 = 2048 + 64;
-/// Exit status that asks the service manager for a fresh start.
+/// Bytes of kernel memory that a chunk and a region take.
+const CHUNK_BYTES: u64 = 2048;
+const REGION_BYTES: u64 = 1024;
+/// Chunks of one region in most tables: decides how the budget is divided.
+const CHUNKS_PER_REGION: u64 = 4;
+/// Regions that even the smallest budget has.
+const LEAST_REGIONS: u64 = 32;
+/// Exit statuses that ask the service manager for a fresh start: as before, or with `--ring-growth` one higher.
 const RESTART: u8 = 75;
+const RESTART_LARGER: u8 = 76;
 
 fn main() -> ExitCode {
     let config = match Config::parse(std::env::args_os().skip(1)) {
@@ -69,6 +78,10 @@ fn main() -> ExitCode {
             log::info!("a CPU came online: starting again to sample it");
             ExitCode::from(RESTART)
         }
+        Ok(Ended::RingTooSmall) => {
+            log::info!("the ring buffer nearly filled: starting again with a larger one");
+            ExitCode::from(RESTART_LARGER)
+        }
         Err(error) => {
             log::error!("{error}");
             ExitCode::FAILURE
@@ -76,13 +89,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn sizes(config: &Config, cpus: usize) -> Sizes {
-    let chunks = u32::try_from(config.memory_budget / CHUNK_COST).unwrap_or(u32::MAX);
-    let ring = RING_BYTES_PER_CPU.saturating_mul(u32::try_from(cpus).unwrap_or(u32::MAX));
+fn sizes(config: &Config, cpus: usize, preallocated: bool) -> Sizes {
+    let budget = config.memory_budget;
+    let regions = budget / (CHUNKS_PER_REGION * CHUNK_BYTES + REGION_BYTES);
+    let regions = regions.clamp(LEAST_REGIONS, u32::MAX.into());
+    let chunks = budget.saturating_sub(regions * REGION_BYTES) / CHUNK_BYTES;
+    // What is allocated at once must be less.
+    let processes = if preallocated {
+        MAX_PROCESSES / 8
+    } else {
+        MAX_PROCESSES
+    };
     Sizes {
-        ring_bytes: ring.clamp(1 << 20, 16 << 20).next_power_of_two(),
-        chunks,
-        regions: (chunks / 4).max(256),
+        ring_bytes: ring::bytes(config.frequency, cpus, config.ring_growth),
+        processes,
+        blocks: 4 * processes,
+        chunks: u32::try_from(chunks).unwrap_or(u32::MAX),
+        regions: u32::try_from(regions).unwrap_or(u32::MAX),
     }
 }
 
@@ -100,8 +123,12 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
             "this kernel reports no build IDs (they came with 5.12): files are told apart by inode"
         );
     }
-    let sizes = sizes(config, cpus.len());
-    let mut loaded = Loaded::load(sizes)?;
+    let preallocated = Machine::read().kernel < GROWING_MAPS;
+    if preallocated {
+        log::info!("this kernel wants its maps allocated at once (until 6.1)");
+    }
+    let sizes = sizes(config, cpus.len(), preallocated);
+    let mut loaded = Loaded::load(sizes, preallocated)?;
     let start = Start {
         frequency: config.frequency,
         clock_offset: startup::clock_offset(),
@@ -146,6 +173,7 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         chunks,
         counters,
         programs,
+        verifier_time,
     } = loaded;
     let mut run_time = RunTime::default();
     for (name, program) in object.programs() {
@@ -158,7 +186,11 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         records,
         rings,
         counters,
-        tables: Tables::new(processes, mappings, regions, chunks, sizes),
+        mappings: Mappings::new(processes, mappings),
+        tables: Tables::new(regions, chunks, sizes),
+        accounts: MapAccounts::open(),
+        ring_bytes: sizes.ring_bytes,
+        verifier_seconds: verifier_time.as_secs_f64(),
         engine,
         symbolizer: SymbolizerLink::new(
             connect_symbolizer,

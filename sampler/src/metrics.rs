@@ -4,6 +4,7 @@ use ipc_endpoint::statistics::{counter, delivered, dropped, gauge, produced, que
 use ipc_proto::statistics::Metric;
 use leadsman_ebpf::abi::{COUNTERS, Counter};
 
+use crate::bpf::accounts::{MapAccounts, MapKind};
 use crate::bpf::tables::Tables;
 use crate::engine::Engine;
 use crate::opener_link::OpenerLink;
@@ -24,6 +25,8 @@ pub(crate) fn collect(
     kernel: &[u64; COUNTERS as usize],
     engine: &Engine,
     tables: &Tables,
+    maps: &MapAccounts,
+    verifier_seconds: f64,
     symbolizer: &SymbolizerLink,
     opener: &OpenerLink,
 ) -> Vec<Metric> {
@@ -73,10 +76,34 @@ pub(crate) fn collect(
             at(Counter::Frames) as f64,
         ),
         counter(
+            "leadsman_walk_helper_calls_total",
+            "BPF helper calls for the walks of user stacks.",
+            &[],
+            at(Counter::Helpers) as f64,
+        ),
+        gauge(
+            "leadsman_bpf_verifier_seconds",
+            "Time that the kernel took to load and verify the BPF programs.",
+            &[],
+            verifier_seconds,
+        ),
+        counter(
             "leadsman_snapshots_total",
             "Samples finished in user space from a snapshot of their stack.",
             &[],
             at(Counter::Snapshots) as f64,
+        ),
+        counter(
+            "leadsman_snapshots_withheld_total",
+            "Samples whose snapshot was left out because the ring buffer was nearly full.",
+            &[],
+            at(Counter::Withheld) as f64,
+        ),
+        gauge(
+            "leadsman_ring_peak_bytes",
+            "Most bytes that ever waited in the ring buffer.",
+            &[],
+            at(Counter::RingPeak) as f64,
         ),
         counter(
             "leadsman_process_records_lost_total",
@@ -85,10 +112,16 @@ pub(crate) fn collect(
             account.records_lost as f64,
         ),
         counter(
-            "leadsman_unwind_tables_evicted_total",
-            "Unwind tables given up to make room for others.",
+            "leadsman_unwind_chunks_evicted_total",
+            "Chunks of unwind rows given up to make room for others.",
             &[],
-            account.tables_evicted as f64,
+            tables.evicted as f64,
+        ),
+        counter(
+            "leadsman_unwind_chunks_paged_in_total",
+            "Chunks of unwind rows brought into the kernel because a walk lacked them.",
+            &[],
+            tables.paged_in as f64,
         ),
         counter(
             "leadsman_opener_requests_given_up_total",
@@ -116,7 +149,7 @@ pub(crate) fn collect(
             ));
         }
     }
-    let (installed, rows, table_bytes) = tables.sizes();
+    let (installed, rows) = tables.sizes();
     let (processes, executables) = engine.sizes();
     let sizes = [
         (
@@ -130,19 +163,29 @@ pub(crate) fn collect(
             rows as f64,
         ),
         (
+            "leadsman_unwind_table_file_bytes",
+            "Unwind tables kept in memory beside the kernel's maps, because not all of their rows are there.",
+            tables.file_bytes() as f64,
+        ),
+        (
             "leadsman_unwind_table_bytes",
-            "Kernel memory of unwind tables.",
-            table_bytes as f64,
+            "Kernel memory of unwind tables, by the kernel's own account.",
+            (maps.bytes(MapKind::Chunks) + maps.bytes(MapKind::Regions)) as f64,
         ),
         (
             "leadsman_process_map_bytes",
             "Kernel memory of processes' mappings.",
-            tables.process_bytes() as f64,
+            (maps.bytes(MapKind::Processes) + maps.bytes(MapKind::Mappings)) as f64,
         ),
         (
             "leadsman_ring_bytes",
             "Kernel memory of the ring buffer.",
-            tables.ring_bytes() as f64,
+            maps.bytes(MapKind::Ring) as f64,
+        ),
+        (
+            "leadsman_other_map_bytes",
+            "Kernel memory of the programs' other maps.",
+            maps.bytes(MapKind::Other) as f64,
         ),
         ("leadsman_processes", "Processes known.", processes as f64),
         (

@@ -11,6 +11,8 @@
 )]
 
 use ipc_proto::codec::{DecodeError, Reader, Wire};
+use ipc_proto::ids::ExecutableId;
+use leadsman_ebpf::abi::MISSING_SHIFT;
 use leadsman_ebpf::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SNAPSHOT_BYTES};
 use leadsman_ebpf::stop::StopReason;
 
@@ -28,6 +30,8 @@ pub(crate) struct RawSample {
     pub(crate) comm: Vec<u8>,
     pub(crate) cgroup: u64,
     pub(crate) stop: StopReason,
+    /// For [`StopReason::TableMissing`]: whose table lacked rows, and about where in its file.
+    pub(crate) missing: (ExecutableId, u64),
     /// Leaf first; callers as return addresses.
     pub(crate) kernel: Vec<u64>,
     /// Leaf first; callers as their calls' addresses.
@@ -52,6 +56,8 @@ pub(crate) fn decode(record: &[u8]) -> Result<RawSample, DecodeError> {
     let time = u64::decode(&mut reader)?;
     let start_time = u64::decode(&mut reader)?;
     let cgroup = u64::decode(&mut reader)?;
+    let page = u32::decode(&mut reader)?;
+    let table = ExecutableId(u32::decode(&mut reader)?);
     let tgid = u32::decode(&mut reader)?;
     let tid = u32::decode(&mut reader)?;
     let comm = <[u8; 16]>::decode(&mut reader)?;
@@ -99,6 +105,7 @@ pub(crate) fn decode(record: &[u8]) -> Result<RawSample, DecodeError> {
         comm,
         cgroup,
         stop,
+        missing: (table, u64::from(page) << MISSING_SHIFT),
         kernel,
         user,
         snapshot,
@@ -131,6 +138,7 @@ mod tests {
         bytes.extend_from_slice(&5u64.to_le_bytes());
         bytes.extend_from_slice(&4u64.to_le_bytes());
         bytes.extend_from_slice(&3u64.to_le_bytes());
+        bytes.extend_from_slice(&(6u64 << 32 | 2).to_le_bytes());
         bytes.extend_from_slice(&10u32.to_le_bytes());
         bytes.extend_from_slice(&11u32.to_le_bytes());
         bytes.extend_from_slice(b"thread\0\0\0\0\0\0\0\0\0\0");
@@ -160,6 +168,7 @@ mod tests {
         );
         let unfinished =
             decode(&record(1, 0, 64, StopReason::TableMissing as u8)).expect("well-formed");
+        assert_eq!(unfinished.missing, (ExecutableId(6), 2 << 12));
         let snapshot = unfinished.snapshot.expect("has one");
         assert_eq!((snapshot.registers.len(), snapshot.stack.len()), (17, 64));
     }

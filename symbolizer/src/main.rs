@@ -11,6 +11,7 @@ mod finish;
 mod images;
 mod job;
 mod metrics;
+mod modules;
 mod name_worker;
 mod peer;
 mod quarantine;
@@ -21,6 +22,7 @@ mod table_worker;
 mod window;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -75,7 +77,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let common = &arguments.common;
     let termination = Termination::watch()?;
-    let listener = Inherited::from_environment()?.listener("samples.sock")?;
+    let mut inherited = Inherited::from_environment()?;
+    let listener = inherited.listener("samples.sock")?;
+    let modules = inherited.take("modules").map(File::from);
     let reporter = Reporter::new(&common.runtime_directory, Role::Symbolizer, &common.peers);
     let (cache, quarantine) = open_cache(arguments);
     let shared = Shared {
@@ -115,10 +119,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         quarantine: Arc::clone(&shared.quarantine),
         counts: Arc::clone(&shared.table_counts),
     };
-    let names = NameWorker {
-        namer: Namer::new(Arc::clone(&shared.quarantine)),
-        heap_bytes: Arc::clone(&shared.name_bytes),
-    };
+    let namer = Namer::new(Arc::clone(&shared.quarantine));
+    let names = NameWorker::new(namer, modules, Arc::clone(&shared.name_bytes));
     EventLoop::start(others, reporter, termination, shared, tables, names)?.run()?;
     Ok(())
 }

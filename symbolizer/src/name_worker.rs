@@ -14,6 +14,7 @@ use leadsman_symbolizer::kernel::KernelSymbols;
 use leadsman_symbolizer::reason::Reason;
 
 use crate::job::WindowJob;
+use crate::modules::Modules;
 use crate::quarantine::{FileKey, Quarantine};
 use crate::symbolize::{NamedWindow, Namer};
 
@@ -70,11 +71,25 @@ pub(crate) enum NameAnswer {
 #[derive(Debug)]
 pub(crate) struct NameWorker {
     pub(crate) namer: Namer,
+    /// `/proc/kallsyms` of the current run.
+    kallsyms: Option<File>,
+    /// The kernel's modules when it was read.
+    modules: Modules,
     /// Bytes of memory held, estimated.
     pub(crate) heap_bytes: Arc<Mutex<usize>>,
 }
 
 impl NameWorker {
+    /// Will name with `namer`; `modules` is `/proc/modules`.
+    pub(crate) fn new(namer: Namer, modules: Option<File>, heap_bytes: Arc<Mutex<usize>>) -> Self {
+        Self {
+            namer,
+            kallsyms: None,
+            modules: Modules::new(modules),
+            heap_bytes,
+        }
+    }
+
     /// Does one thing.
     pub(crate) fn work(&mut self, request: NameRequest) -> Option<NameAnswer> {
         match request {
@@ -84,7 +99,7 @@ impl NameWorker {
                 vdso_key,
                 vdso,
             } => {
-                self.begin_run(kallsyms.as_ref(), kernel_build_id, vdso_key, vdso);
+                self.begin_run(kallsyms, kernel_build_id, vdso_key, vdso);
                 None
             }
             NameRequest::Executable {
@@ -109,6 +124,7 @@ impl NameWorker {
                 None
             }
             NameRequest::Window(job) => {
+                self.follow_modules();
                 let named = self.namer.name(*job);
                 let bytes = self.namer.heap_bytes();
                 *self
@@ -122,15 +138,33 @@ impl NameWorker {
 
     fn begin_run(
         &mut self,
-        kallsyms: Option<&File>,
+        kallsyms: Option<File>,
         kernel_build_id: BuildId,
         vdso_key: ExecutableKey,
         vdso: Vec<u8>,
     ) {
         self.namer.forget_images();
-        self.namer.kernel = match kallsyms {
+        self.kallsyms = kallsyms;
+        self.modules.have_changed();
+        self.read_kernel_symbols();
+        self.namer.kernel_build_id = kernel_build_id;
+        self.namer.vdso = match self.namer.symbolizer.add_image(vdso_key, vdso) {
+            Ok(_executable) => Some(vdso_key),
+            Err(_reason) => None,
+        };
+    }
+
+    /// Reads the kernel's symbols again when modules came or went.
+    fn follow_modules(&mut self) {
+        if self.modules.have_changed() {
+            self.read_kernel_symbols();
+        }
+    }
+
+    fn read_kernel_symbols(&mut self) {
+        self.namer.kernel = match &mut self.kallsyms {
             // The position is shared with the sampler, and with an earlier symbolizer that read all of it.
-            Some(mut file) => match file.rewind() {
+            Some(file) => match file.rewind() {
                 Ok(()) => KernelSymbols::read(file),
                 Err(_error) => Err(Reason::KallsymsMissing),
             },
@@ -139,11 +173,6 @@ impl NameWorker {
         if let Err(reason) = &self.namer.kernel {
             log::warn!("kernel functions stay unnamed: {reason}");
         }
-        self.namer.kernel_build_id = kernel_build_id;
-        self.namer.vdso = match self.namer.symbolizer.add_image(vdso_key, vdso) {
-            Ok(_executable) => Some(vdso_key),
-            Err(_reason) => None,
-        };
     }
 
     fn add_executable(
@@ -204,10 +233,7 @@ mod tests {
     use super::*;
 
     fn worker() -> NameWorker {
-        NameWorker {
-            namer: Namer::new(Arc::default()),
-            heap_bytes: Arc::default(),
-        }
+        NameWorker::new(Namer::new(Arc::default()), None, Arc::default())
     }
 
     fn own() -> File {
@@ -239,6 +265,28 @@ mod tests {
             assert!(worker.work(run).is_none());
             assert_eq!(worker.namer.kernel.as_ref().map(KernelSymbols::len), Ok(1));
         }
+    }
+
+    #[test]
+    fn a_module_that_came_has_names() {
+        let mut kallsyms = tempfile::tempfile().unwrap();
+        let mut modules = tempfile::tempfile().unwrap();
+        kallsyms.write_all(b"ffffffff80000000 T first\n").unwrap();
+        let list = Some(modules.try_clone().unwrap());
+        let mut worker = NameWorker::new(Namer::new(Arc::default()), list, Arc::default());
+        worker.kallsyms = Some(kallsyms.try_clone().unwrap());
+        worker.read_kernel_symbols();
+        kallsyms
+            .write_all(b"ffffffffc0000000 t of_module\t[loop]\n")
+            .unwrap();
+        worker.follow_modules();
+        let functions = |worker: &NameWorker| worker.namer.kernel.as_ref().map(KernelSymbols::len);
+        assert_eq!(functions(&worker), Ok(1), "no module came");
+        modules
+            .write_all(b"loop 40960 0 - Live 0xffffffffc0000000\n")
+            .unwrap();
+        worker.follow_modules();
+        assert_eq!(functions(&worker), Ok(2));
     }
 
     #[test]

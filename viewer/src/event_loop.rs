@@ -193,7 +193,12 @@ impl EventLoop {
             return;
         }
         self.looked = Some(now.monotonic);
-        let cost = self.cost.metrics().into_iter().map(Metric::from).collect();
+        let cost = self
+            .cost
+            .metrics(false)
+            .into_iter()
+            .map(Metric::from)
+            .collect();
         self.engine.on_statistics(Role::Viewer, cost, now);
         let Some(store) = &mut self.store else {
             return;

@@ -14,10 +14,11 @@ const CPU_SECONDS: &str = "leadsman_process_cpu_seconds_total";
 /// Bytes of memory a process holds, shared pages divided by their users.
 const MEMORY_BYTES: &str = "leadsman_process_pss_bytes";
 /// Bytes of kernel memory that the sampler's BPF maps hold.
-const KERNEL_BYTES: [&str; 3] = [
+const KERNEL_BYTES: [&str; 4] = [
     "leadsman_unwind_table_bytes",
     "leadsman_process_map_bytes",
     "leadsman_ring_bytes",
+    "leadsman_other_map_bytes",
 ];
 /// 1 while every CPU's timer is attached.
 const ATTACHED: &str = "leadsman_sampler_attached";

@@ -13,6 +13,8 @@ use crate::{packages, up};
 
 /// Samples a second and CPU.
 const RATE: &str = "97";
+/// The highest rate that is promised.
+const FULL_RATE: &str = "997";
 /// Length of each recording unless told otherwise, seconds.
 const SECONDS: u64 = 15;
 /// How long the load takes until all of its parts compute.
@@ -37,10 +39,15 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     machine()?;
     let load = Load::start(&programs, seconds * 4 + 120)?;
     std::thread::sleep(RAMP_UP);
-    for round in ["first recording", "second recording (unwind tables cached)"] {
-        println!("\nleadsman record -d {seconds}s -F {RATE}: {round}");
+    let _statistics = BpfStatistics::enable()?;
+    for round in ["first", "second"] {
+        println!(
+            "\nleadsman record -d {seconds}s -F {RATE}, perf record beside it: {round} recording"
+        );
         leadsman(&programs, &directory, seconds)?;
     }
+    println!("\nleadsman record -d {seconds}s -F {FULL_RATE}: nothing may be lost");
+    record(&programs, &directory, seconds, FULL_RATE)?.wait()?;
     println!("\nperf record --call-graph dwarf -F {RATE}, {seconds} s, same load");
     perf(&directory, seconds)?;
     drop(load);
@@ -58,13 +65,109 @@ fn machine() -> Result<()> {
     Ok(())
 }
 
+/// A recording, and in the same seconds what perf sees and what the kernel spends in the BPF programs.
 fn leadsman(programs: &Path, directory: &Path, seconds: u64) -> Result<()> {
-    let profile = directory.join("leadsman.pb.gz");
+    let mut recording = record(programs, directory, seconds, RATE)?;
+    let data = directory.join("counted.data");
+    let mut perf = up::as_root("perf")?
+        .args([
+            "record",
+            "-q",
+            "-a",
+            "-e",
+            "cpu-clock",
+            "-F",
+            RATE,
+            "-g",
+            "-o",
+        ])
+        .arg(&data)
+        .args(["--", "sleep", &(seconds - 1).to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start perf")?;
+    perf.wait()?;
+    // The programs go with the sampler: this is about the last second it lives.
+    match run_time()? {
+        Some((nanoseconds, runs)) => println!(
+            "BPF run time so far: {:.3} s in {runs} runs, {:.1} us each",
+            nanoseconds as f64 / 1e9,
+            nanoseconds as f64 / 1e3 / runs.max(1) as f64
+        ),
+        None => println!("BPF run time: not to be had, the sampler's descriptors cannot be read"),
+    }
+    recording.wait()?;
+    println!(
+        "perf saw {} samples with user frames in {} s of it",
+        user_samples(&data)?,
+        seconds - 1
+    );
+    size(&directory.join("leadsman.pb.gz"))
+}
+
+fn record(programs: &Path, directory: &Path, seconds: u64, rate: &str) -> Result<Child> {
     let mut record = up::as_root(programs.join("leadsman"))?;
-    let duration = format!("{seconds}s");
-    record.args(["record", "-d", &duration, "-F", RATE, "-o"]);
-    tool::run(record.arg(&profile))?;
-    size(&profile)
+    record
+        .args(["record", "-d", &format!("{seconds}s"), "-F", rate, "-o"])
+        .arg(directory.join("leadsman.pb.gz"));
+    record.spawn().context("cannot start leadsman record")
+}
+
+/// Run time, nanoseconds, and runs of the sampler's BPF programs, by the kernel's account.
+fn run_time() -> Result<Option<(u64, u64)>> {
+    let mut shell = up::as_root("sh")?;
+    // A tail call is part of its caller's run: only the entry program counts runs.
+    let said = tool::output(shell.args([
+        "-c",
+        "cat /proc/$(pidof leadsman-sampler)/fdinfo/* 2>/dev/null | grep -E '^run_(time_ns|cnt)' || true",
+    ]))?;
+    let sum = |name: &str| -> u64 {
+        let lines = said.lines().filter_map(|line| line.strip_prefix(name));
+        lines
+            .filter_map(|value| value.trim().parse::<u64>().ok())
+            .sum()
+    };
+    let (nanoseconds, runs) = (sum("run_time_ns:"), sum("run_cnt:"));
+    Ok((runs > 0).then_some((nanoseconds, runs)))
+}
+
+/// Samples of a perf.data file with at least one user address: `perf script -F ip` prints an address a line and an empty
+/// line behind each sample.
+fn user_samples(data: &Path) -> Result<usize> {
+    let mut script = up::as_root("perf")?;
+    let text = tool::output(script.args(["script", "-F", "ip", "-i"]).arg(data))?;
+    let is_user = |line: &str| {
+        let address = line.trim();
+        !address.is_empty() && (address.len() < 16 || address.as_bytes()[0] < b'8')
+    };
+    Ok(text
+        .split("\n\n")
+        .filter(|sample| sample.lines().any(is_user))
+        .count())
+}
+
+/// `kernel.bpf_stats_enabled`, as long as the value lives.
+struct BpfStatistics;
+
+impl BpfStatistics {
+    fn enable() -> Result<Self> {
+        Self::set("1").context("cannot make the kernel count the run time of BPF programs")?;
+        Ok(Self)
+    }
+
+    fn set(value: &str) -> Result<()> {
+        let mut shell = up::as_root("sh")?;
+        tool::run(shell.args([
+            "-c",
+            &format!("echo {value} > /proc/sys/kernel/bpf_stats_enabled"),
+        ]))
+    }
+}
+
+impl Drop for BpfStatistics {
+    fn drop(&mut self) {
+        let _as_it_was = Self::set("0");
+    }
 }
 
 /// perf leaves the walk of the stacks to `perf script`: both count.

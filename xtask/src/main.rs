@@ -10,6 +10,7 @@ mod debian_root;
 mod dependencies;
 mod fuzz;
 mod install;
+mod kernels;
 mod packages;
 mod sizes;
 mod steps;
@@ -33,6 +34,7 @@ Usage: cargo xtask TASK
                           write the Rust code of proto/; --check: compare it with the committed one
   bench [SECONDS]         record a mixed load with Leadsman and with perf, and say what each cost
   fuzz [TARGET [SECONDS]] run the fuzz targets
+  kernels [VERSION...]    run the tests of known stacks on Debian's kernels 5.10, 6.1 (when none is named), 6.12
   check-dependencies      check what each process may link, and how much code there is
 ";
 
@@ -57,6 +59,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<()> {
         "generate-protos" => generate_protos(&arguments),
         "bench" => bench::run(&arguments),
         "fuzz" => fuzz::run(&arguments),
+        "kernels" => kernels::run(&arguments),
         "check-dependencies" => check_dependencies(),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");

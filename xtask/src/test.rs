@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 
 use crate::steps::{Steps, quiet};
-use crate::{build_ebpf, cargo_tools, debian_root, fuzz, packages, tool, up};
+use crate::{build_ebpf, cargo_tools, debian_root, fuzz, kernels, packages, tool, up};
 
 /// Runs all steps; fails when one did.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
@@ -41,8 +41,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     fuzz::steps(&mut steps);
     if steps.step("release binaries", up::build) {
         cargo_test(&mut steps);
+        steps.step("kernels", || kernels::run(&[]));
     } else {
         steps.cannot_run("cargo test", "there are no binaries to test");
+        steps.cannot_run("kernels", "there are no binaries to test");
     }
     if !steps.close() {
         std::process::exit(1);

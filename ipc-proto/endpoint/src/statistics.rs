@@ -40,6 +40,8 @@ impl Message for Nothing {
 
 /// Pause between two reports, nanoseconds.
 const INTERVAL: u64 = 1_000_000_000;
+/// Reports from one look at the own memory to the next: the kernel walks all of it for that.
+const MEMORY_REPORTS: u32 = 10;
 
 /// Sends a process's metrics about once a second.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Reporter {
         if self.link.is_none() {
             self.link = self.connector.poll(now);
         }
-        metrics.extend(self.cost.metrics());
+        metrics.extend(self.cost.metrics(last));
         let Some(link) = &mut self.link else { return };
         metrics.truncate(MAX_METRICS);
         let message = StatisticsMessage::Statistics(Statistics {
@@ -100,6 +102,9 @@ pub struct OwnCost {
     /// Seconds since 1970 UTC.
     started: f64,
     manager: ServiceManager,
+    /// The memory at the last look, and the reports since.
+    memory: Option<(f64, f64)>,
+    reports: u32,
 }
 
 impl OwnCost {
@@ -112,12 +117,15 @@ impl OwnCost {
             smaps: open("/proc/self/smaps_rollup", flags, Mode::empty()).ok(),
             started: nanoseconds(ClockId::Realtime) as f64 / 1e9,
             manager: ServiceManager::from_environment(),
+            memory: None,
+            reports: 0,
         }
     }
 
-    /// CPU time and memory, now. Whoever reports is alive, and the service manager hears so.
+    /// CPU time now, and memory as it was not long ago; `exact`: now too. Whoever reports is alive, and the service manager
+    /// hears so.
     #[must_use]
-    pub fn metrics(&self) -> Vec<Metric> {
+    pub fn metrics(&mut self, exact: bool) -> Vec<Metric> {
         self.manager.alive();
         let own = [("process", self.role.name())];
         let mut metrics = vec![
@@ -134,7 +142,12 @@ impl OwnCost {
                 self.started,
             ),
         ];
-        if let Some((rss, pss)) = self.smaps.as_ref().and_then(memory_bytes) {
+        // The first reports look each time: a process grows at its start.
+        if exact || self.reports < MEMORY_REPORTS || self.reports.is_multiple_of(MEMORY_REPORTS) {
+            self.memory = self.smaps.as_ref().and_then(memory_bytes);
+        }
+        self.reports = self.reports.wrapping_add(1);
+        if let Some((rss, pss)) = self.memory {
             metrics.push(gauge(
                 "leadsman_process_resident_memory_bytes",
                 "Resident set size of each of Leadsman's processes, shared pages counted whole.",

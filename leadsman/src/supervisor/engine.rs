@@ -16,8 +16,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 /// Failures in a row, each soon after the start, that are enough.
 const CRASH_LOOP: u32 = 10;
-/// Exit status by which a process asks to be started again.
+/// Exit statuses by which a process asks to be started again; the second one for a larger ring buffer.
 const PLEASE_RESTART: i32 = 75;
+pub(crate) const PLEASE_RESTART_LARGER: i32 = 76;
 /// Signals that others send: SIGKILL, SIGTERM.
 const FROM_OUTSIDE: [i32; 2] = [9, 15];
 
@@ -225,7 +226,7 @@ impl Engine {
         process.failures += 1;
         // What others do to a process is no failure of its own, however often it comes.
         let own_failure = match end {
-            End::Status(status) => status != PLEASE_RESTART,
+            End::Status(status) => ![PLEASE_RESTART, PLEASE_RESTART_LARGER].contains(&status),
             End::Signal(signal) => !FROM_OUTSIDE.contains(&signal),
         };
         // It refused to start and said why; it will again.

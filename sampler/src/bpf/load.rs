@@ -1,7 +1,9 @@
 //! Loads the BPF object and attaches it to a timer on every CPU.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
+use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
@@ -9,6 +11,7 @@ use aya::programs::{PerfEvent, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, GlobalData, VerifierLogLevel};
 use leadsman_ebpf::abi::{BlockKey, KernelOffsets, MappingBlock, Process};
 use leadsman_ebpf::table::{Chunk, Region, RegionKey};
+use object::{Object, ObjectSection};
 use thiserror::Error;
 
 use crate::bpf::btf::{Btf, BtfError};
@@ -45,6 +48,9 @@ pub(crate) enum LoadError {
         /// What the kernel said.
         source: ProgramError,
     },
+    /// The object is not what this program was built with.
+    #[error("the BPF object is malformed: {0}")]
+    Malformed(#[from] object::Error),
     /// A map or program is not in the object, or of another kind.
     #[error("the BPF object lacks {0}: rebuild it with `cargo xtask build-ebpf`")]
     Missing(&'static str),
@@ -68,6 +74,10 @@ pub(crate) enum LoadError {
 pub(crate) struct Sizes {
     /// Bytes of the ring buffer, a power of two times the page size.
     pub(crate) ring_bytes: u32,
+    /// Most processes known to the programs at once.
+    pub(crate) processes: u32,
+    /// Most blocks of their mappings.
+    pub(crate) blocks: u32,
     /// Most chunks of unwind rows.
     pub(crate) chunks: u32,
     /// Most regions.
@@ -88,6 +98,8 @@ pub(crate) struct Loaded {
     pub(crate) counters: PerCpuArray<MapData, u64>,
     /// The tail call's target must outlive the programs' use of it.
     pub(crate) programs: ProgramArray<MapData>,
+    /// How long the kernel took over the programs.
+    pub(crate) verifier_time: Duration,
 }
 
 fn offsets() -> Result<KernelOffsets, LoadError> {
@@ -118,6 +130,29 @@ fn offsets() -> Result<KernelOffsets, LoadError> {
     })
 }
 
+/// First kernel whose perf events may use hash maps that allocate their elements as they come (kernel/bpf/verifier.c,
+/// `check_map_prog_compatibility`).
+pub(crate) const GROWING_MAPS: (u32, u32) = (6, 1);
+
+/// Takes the flag `BPF_F_NO_PREALLOC` from all map definitions: `struct bpf_map_def`, seven words with the flags fifth.
+fn preallocate(bytes: &mut [u8]) -> Result<(), LoadError> {
+    const DEFINITION: usize = 28;
+    const FLAGS: usize = 16;
+    const NO_PREALLOC: u8 = 1;
+    let file = object::File::parse(&*bytes)?;
+    let section = file.section_by_name("maps");
+    let range = section.and_then(|section| section.file_range());
+    let (start, length) = range.ok_or(LoadError::Missing("its maps"))?;
+    let definitions = bytes
+        .get_mut(start as usize..)
+        .and_then(|rest| rest.get_mut(..length as usize))
+        .ok_or(LoadError::Missing("its maps"))?;
+    for definition in definitions.chunks_exact_mut(DEFINITION) {
+        definition[FLAGS] &= !NO_PREALLOC;
+    }
+    Ok(())
+}
+
 macro_rules! take {
     ($object:ident, $name:literal) => {
         $object
@@ -130,8 +165,14 @@ macro_rules! take {
 
 impl Loaded {
     /// Loads and verifies the programs; nothing runs yet.
-    pub(crate) fn load(sizes: Sizes) -> Result<Self, LoadError> {
+    ///
+    /// Elements of hash maps are allocated as they come; `preallocated`: all at once, for kernels that want it.
+    pub(crate) fn load(sizes: Sizes, preallocated: bool) -> Result<Self, LoadError> {
         let offsets = offsets()?;
+        let mut bytes = Cow::Borrowed(OBJECT);
+        if preallocated {
+            preallocate(bytes.to_mut())?;
+        }
         let mut object = EbpfLoader::new()
             .override_global("OFFSETS", GlobalData::from(&offsets), true)
             // The full log of a program that passes costs more than its check.
@@ -139,12 +180,16 @@ impl Loaded {
             .map_max_entries("RECORDS", sizes.ring_bytes)
             .map_max_entries("CHUNKS", sizes.chunks)
             .map_max_entries("REGIONS", sizes.regions)
-            .load(OBJECT)?;
+            .map_max_entries("PROCESSES", sizes.processes)
+            .map_max_entries("MAPPINGS", sizes.blocks)
+            .load(&bytes)?;
+        let start = Instant::now();
         for program in ["sample", "walk"] {
             event_program(&mut object, program)?
                 .load()
                 .map_err(|source| LoadError::Program { program, source })?;
         }
+        let verifier_time = start.elapsed();
         let mut programs: ProgramArray<MapData> = take!(object, "PROGRAMS");
         let walk = object.program("walk").ok_or(LoadError::Missing("walk"))?;
         let walk = walk.fd().map_err(|source| LoadError::Program {
@@ -163,6 +208,7 @@ impl Loaded {
             counters: take!(object, "COUNTERS"),
             programs,
             object,
+            verifier_time,
         })
     }
 
@@ -197,4 +243,35 @@ fn event_program<'a>(
 /// The CPUs that are online.
 pub(crate) fn online_cpus() -> Result<Vec<u32>, LoadError> {
     aya::util::online_cpus().map_err(|(_path, error)| LoadError::Cpus(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flags of each map definition of an object.
+    fn flags(bytes: &[u8]) -> Vec<u32> {
+        let file = object::File::parse(bytes).expect("an object");
+        let section = file.section_by_name("maps").expect("maps");
+        let data = section.data().expect("its bytes");
+        data.chunks_exact(28)
+            .map(|definition| {
+                u32::from_le_bytes(definition[16..20].try_into().expect("four bytes"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn maps_for_older_kernels_are_allocated_at_once() {
+        let before = flags(OBJECT);
+        assert!(before.contains(&1), "{before:?}");
+        let mut bytes = OBJECT.to_vec();
+        preallocate(&mut bytes).expect("patched");
+        assert_eq!(flags(&bytes), vec![0; before.len()]);
+        let changed = bytes.iter().zip(OBJECT).filter(|(new, old)| new != old);
+        assert_eq!(
+            changed.count(),
+            before.iter().filter(|flags| **flags == 1).count()
+        );
+    }
 }
