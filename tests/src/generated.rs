@@ -2,6 +2,8 @@
 //! no code with what it judges. Nothing here is written by hand.
 #![allow(
     clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
     clippy::wildcard_imports,
     missing_debug_implementations,
     unreachable_pub,
