@@ -1,6 +1,8 @@
 //! Messages and clients made from `proto/` by `cargo xtask generate-protos`. Nothing here is written by hand.
 #![allow(
     clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
     missing_debug_implementations,
     unreachable_pub,
     unused_qualifications,

@@ -103,7 +103,7 @@ fn lines_without_tests(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_test, lines_without_tests};
+    use super::{is_exempt, lines_without_tests};
 
     #[test]
     fn tests_do_not_count() {
