@@ -26,6 +26,11 @@ pub mod query {
     include!("generated/parca.query.v1alpha1.rs");
 }
 
+/// pprof: what profiles are inside.
+pub mod pprof {
+    include!("generated/perftools.profiles.rs");
+}
+
 /// Pyroscope: profiles.
 pub mod pyroscope {
     include!("generated/push.v1.rs");

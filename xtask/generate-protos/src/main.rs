@@ -32,6 +32,7 @@ const TARGETS: [Target; 2] = [
             "parca/profilestore/v1alpha1/profilestore.proto",
             "parca/debuginfo/v1alpha1/debuginfo.proto",
             "parca/query/v1alpha1/query.proto",
+            "google/pprof/profile.proto",
             "pyroscope/push/v1/push.proto",
         ],
         servers: true,
