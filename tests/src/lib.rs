@@ -6,6 +6,7 @@
 pub mod attacks;
 pub mod binaries;
 pub mod cgroup;
+pub mod certificates;
 pub mod chain;
 pub mod credentials;
 pub mod docker;
@@ -15,10 +16,14 @@ pub mod kubernetes_api;
 pub mod machine_tree;
 pub mod metrics;
 pub mod mixed_load;
+pub mod nginx;
+pub mod parca;
 pub mod perf;
+pub mod places;
 pub mod process;
 pub mod profile;
 pub mod record;
+pub mod relay;
 pub mod up;
 pub mod workloads;
 

@@ -412,8 +412,12 @@ pub struct Workload {
 impl Workload {
     /// Starts a workload program that says "started ..." on its standard output, and waits for that line.
     pub fn start(program: &str, arguments: &[&str]) -> Result<Self> {
-        let path = programs()?.path(program);
-        let mut child = Command::new(&path)
+        Self::start_at(&programs()?.path(program), arguments)
+    }
+
+    /// As [`Workload::start`], of an executable that says the same.
+    pub fn start_at(path: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut child = Command::new(path)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -433,7 +437,8 @@ impl Workload {
         (&mut workload._stdout).take(200).read_line(&mut line)?;
         ensure!(
             line.starts_with("started "),
-            "{program} said '{}' instead of 'started ...'",
+            "{} said '{}' instead of 'started ...'",
+            path.display(),
             line.trim()
         );
         Ok(workload)
