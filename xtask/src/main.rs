@@ -29,6 +29,8 @@ Usage: cargo xtask TASK
   up [OPTIONS]            build Leadsman and run `leadsman up`, through sudo when not root
   install [--root DIR]    build Leadsman and install it with its systemd units
   test                    install what the tests need, run all checks and tests
+  test --parca-address=HOST:PORT
+                          run the tests that ask a Parca server against that one
   build-ebpf [--check]    build ebpf/leadsman-bpf.o; --check: compare it with the committed one
   generate-protos [--check]
                           write the Rust code of proto/; --check: compare it with the committed one

@@ -12,8 +12,13 @@ use crate::{build_ebpf, cargo_tools, debian_root, fuzz, kernels, packages, tool,
 
 /// Runs all steps; fails when one did.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    if let [only] = arguments
+        && let Some(address) = parca_address(only)
+    {
+        return against_parca(&address);
+    }
     if !arguments.is_empty() {
-        bail!("usage: cargo xtask test");
+        bail!("usage: cargo xtask test [--parca-address=HOST:PORT]");
     }
     let mut steps = Steps::default();
     steps.step("packages", || {
@@ -50,6 +55,24 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         std::process::exit(1);
     }
     Ok(())
+}
+
+fn parca_address(argument: &OsString) -> Option<String> {
+    let argument = argument.to_str()?;
+    Some(argument.strip_prefix("--parca-address=")?.to_owned())
+}
+
+/// The suite that asks a Parca server, against one that runs already instead of the tests' stand-in.
+fn against_parca(address: &str) -> Result<()> {
+    packages::install_for_tests(&build_ebpf::PACKAGES)?;
+    up::build()?;
+    tool::run(
+        quiet(&mut tool::cargo())
+            .args(["test", "--release", "--package", "leadsman-tests"])
+            .args(["--test", "parca", "--", "--nocapture"])
+            .env("LEADSMAN_BIN_DIR", tool::target_directory().join("release"))
+            .env("LEADSMAN_PARCA_ADDRESS", address),
+    )
 }
 
 fn deny(steps: &mut Steps) {
