@@ -69,7 +69,15 @@ fn against_parca(address: &str) -> Result<()> {
     tool::run(
         quiet(&mut tool::cargo())
             .args(["test", "--release", "--package", "leadsman-tests"])
-            .args(["--test", "parca", "--", "--nocapture"])
+            .args([
+                "--test",
+                "parca_rules",
+                "--test",
+                "parca",
+                "--no-fail-fast",
+                "--",
+                "--nocapture",
+            ])
             .env("LEADSMAN_BIN_DIR", tool::target_directory().join("release"))
             .env("LEADSMAN_PARCA_ADDRESS", address),
     )
