@@ -5,8 +5,8 @@
 
 pub mod attacks;
 pub mod binaries;
-pub mod cgroup;
 pub mod certificates;
+pub mod cgroup;
 pub mod chain;
 pub mod credentials;
 pub mod docker;
