@@ -427,12 +427,13 @@ pub fn base_name(name: &str) -> &str {
                 end = end.min(at);
                 break;
             }
-            b':' if depth == 0 && bytes.get(at + 1) == Some(&b':') && at + 2 < name.len() => {
-                // `path::<impl>::name`: what follows is the name so far.
-                if bytes[at + 2] != b'<' {
-                    start = at + 2;
-                    end = name.len();
-                }
+            // `path::<impl>::name`: what follows is the name so far.
+            b':' if depth == 0
+                && bytes.get(at + 1) == Some(&b':')
+                && bytes.get(at + 2).is_some_and(|next| *next != b'<') =>
+            {
+                start = at + 2;
+                end = name.len();
             }
             _ => {}
         }

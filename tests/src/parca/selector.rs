@@ -94,7 +94,7 @@ impl Selector {
                 .ok_or_else(bad)?;
             let (value, after) = unquoted(quoted).ok_or_else(bad)?;
             // Anchored at both ends.
-            let regex = || Regex::new(&format!("^(?:{value})$")).map_err(|_| bad());
+            let regex = || Regex::new(&format!("^(?:{value})$")).map_err(|_malformed| bad());
             let condition = match operator {
                 "=~" => Condition::Matches(regex()?),
                 "!~" => Condition::MatchesNot(regex()?),

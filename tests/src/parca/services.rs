@@ -233,7 +233,7 @@ impl QueryService for Shared {
             required(request.end.as_ref())?,
         );
         let series = self.store().range(&request.query, Span { start, end })?;
-        let series = series.into_values().map(|samples| MetricsSeries {
+        let series = series.into_iter().map(|samples| MetricsSeries {
             samples: samples
                 .into_iter()
                 .map(|(time, value)| MetricsSample {

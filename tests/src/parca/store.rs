@@ -265,22 +265,18 @@ impl Store {
     }
 
     /// Time and sum of each profile of each matching series.
-    pub fn range(
-        &self,
-        query: &str,
-        span: Span,
-    ) -> Result<BTreeMap<BTreeMap<String, String>, BTreeMap<i64, i64>>, Refusal> {
+    pub fn range(&self, query: &str, span: Span) -> Result<Vec<BTreeMap<i64, i64>>, Refusal> {
         let selector = Selector::parse(query)?;
-        let mut series: BTreeMap<BTreeMap<String, String>, BTreeMap<i64, i64>> = BTreeMap::new();
+        let mut series: BTreeMap<&BTreeMap<String, String>, BTreeMap<i64, i64>> = BTreeMap::new();
         for profile in self.matching(&selector, span) {
             let sum: i64 = profile.samples.iter().map(|sample| sample.value).sum();
             *series
-                .entry((*profile.labels).clone())
+                .entry(&profile.labels)
                 .or_default()
                 .entry(profile.time_nanos)
                 .or_default() += sum;
         }
-        Ok(series)
+        Ok(series.into_values().collect())
     }
 
     fn of_type(
