@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use crate::process::run_ok;
 
@@ -61,16 +61,5 @@ impl Drop for Tree {
 
 /// Where `cargo xtask` keeps it.
 fn cached() -> Result<PathBuf> {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(directory) => PathBuf::from(directory),
-        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-    };
-    let tree = base.join("leadsman/debian-root");
-    if !tree.join("usr/lib/systemd/systemd").is_file() {
-        bail!(
-            "there is no tree that boots in {}: `cargo xtask test` makes it",
-            tree.display()
-        );
-    }
-    Ok(tree)
+    crate::compose::cached("debian-root")
 }

@@ -8,6 +8,7 @@ mod build_ebpf;
 mod cargo_tools;
 mod debian_root;
 mod dependencies;
+mod docker;
 mod fuzz;
 mod install;
 mod kernels;
