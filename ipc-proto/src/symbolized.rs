@@ -100,7 +100,8 @@ wire_struct! {
         pub mapping: u32,
         /// Where it ran (a call's address for callers); 0 for kinds without one.
         pub address: u64,
-        /// The same as address of the ELF file; equals `address` where there is no file.
+        /// The same as address of the ELF file; equals `address` where there is no file, 0 where the file is not known
+        /// well enough.
         pub elf_address: u64,
         /// Functions, innermost first; empty when it has no name.
         pub lines: List<Line, 256>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use ipc_proto::hello::Role;
 
+use crate::remote_options::RemoteOptions;
 use crate::report;
 
 /// Where a running `leadsman up` has its sockets.
@@ -89,6 +90,8 @@ pub(crate) struct Up {
     /// Kernel memory for unwind tables, bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(LEAST_BUDGET..))]
     pub(crate) bpf_memory_budget: Option<u64>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteOptions,
     /// Where the sockets are
     #[arg(long, value_name = "DIR", default_value = RUNTIME_DIRECTORY)]
     pub(crate) runtime_directory: PathBuf,
@@ -204,6 +207,9 @@ pub(crate) struct Launch {
     pub(crate) uid: u32,
     #[arg(long)]
     pub(crate) gid: u32,
+    /// A remote store is configured
+    #[arg(long)]
+    pub(crate) store: bool,
     #[arg(last = true)]
     pub(crate) arguments: Vec<OsString>,
 }

@@ -48,7 +48,8 @@ pub(crate) fn run(launch: &Launch) -> Result<ExitCode, Failure> {
         // It copies numbers for a few microseconds at a time; on a busy machine its rings fill while it waits.
         let _as_good_as_it_gets = rustix::process::setpriority_process(None, SAMPLER_NICENESS);
     }
-    let shortfalls = confine::enter(rights, &Machine::read(), launch.uid, launch.gid)
+    let machine = Machine::read();
+    let shortfalls = confine::enter(rights, &machine, launch.uid, launch.gid, launch.store)
         .map_err(|error| failed(&error))?;
     for shortfall in shortfalls {
         log::warn!("{shortfall}");

@@ -18,6 +18,7 @@ mod plan;
 mod preconditions;
 mod progress;
 mod record;
+mod remote_options;
 mod report;
 mod roles;
 mod run;

@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use ipc_endpoint::rights::{self, Network};
 use ipc_proto::hello::Role;
 
+use crate::remote_options::RemoteArguments;
 use crate::users::User;
 
 /// Where crash reports are, each process's in a directory of its own.
@@ -24,6 +26,10 @@ pub(crate) struct Process {
     pub(crate) user: User,
     /// Its arguments.
     pub(crate) arguments: Vec<OsString>,
+    /// Whether it may reach the remote store.
+    pub(crate) store: bool,
+    /// The bearer token for that.
+    pub(crate) token: Option<OsString>,
 }
 
 /// Everything that the processes of one run have in common, and what each is told.
@@ -51,15 +57,23 @@ pub(crate) struct Plan {
     pub(crate) shipper: Vec<OsString>,
     /// The viewer's own arguments.
     pub(crate) viewer: Vec<OsString>,
+    /// What those who reach the remote store are told.
+    pub(crate) remote: RemoteArguments,
 }
 
 impl Plan {
     /// The processes in the order of their start.
     pub(crate) fn processes(&self) -> Vec<Process> {
-        let process = |(role, user): &(Role, User)| Process {
-            role: *role,
-            user: *user,
-            arguments: self.arguments(*role),
+        let process = |(role, user): &(Role, User)| {
+            let store = self.remote.is_configured()
+                && rights::of(*role).is_some_and(|rights| rights.network == Network::Store);
+            Process {
+                role: *role,
+                user: *user,
+                arguments: self.arguments(*role),
+                store,
+                token: self.remote.token.clone().filter(|_token| store),
+            }
         };
         self.users.iter().map(process).collect()
     }
@@ -95,6 +109,8 @@ impl Plan {
             Role::Shipper => {
                 option("--store-directory", store());
                 arguments.extend(self.shipper.iter().cloned());
+                arguments.extend(self.remote.shared.iter().cloned());
+                arguments.extend(self.remote.shipper.iter().cloned());
             }
             Role::Viewer => {
                 option("--store-directory", store());

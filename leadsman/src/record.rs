@@ -18,6 +18,7 @@ use crate::error::Failure;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::remote_options::RemoteArguments;
 use crate::roles::RECORDING;
 use crate::runtime_directory::{RuntimeDirectory, STORE};
 use crate::signals::Signals;
@@ -112,6 +113,7 @@ impl<'a> Recording<'a> {
             store_directory: store,
             shipper: Vec::new(),
             viewer: Vec::new(),
+            remote: RemoteArguments::default(),
         };
         let rules = Rules {
             stop_order: stop_order(|_role| STOP_PATIENCE),

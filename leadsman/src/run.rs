@@ -11,6 +11,7 @@ use crate::cli::{Run, Up};
 use crate::error::Failure;
 use crate::launch;
 use crate::plan::{Plan, Process, crash_directory};
+use crate::remote_options::TOKEN_VARIABLE;
 use crate::roles::{self, ALL};
 use crate::runtime_directory::{self, Listeners};
 use crate::spawn::{self, Inheritance};
@@ -38,6 +39,7 @@ fn confined(role: Role, options: &Up, users: Vec<(Role, User)>) -> Result<ExitCo
     let error = Command::new(&binary)
         .arg0(roles::binary(role))
         .args(&process.arguments)
+        .envs(process.token.iter().map(|token| (TOKEN_VARIABLE, token)))
         .exec();
     Err(Failure::failed(format!(
         "cannot start {}: {error}",
@@ -61,6 +63,9 @@ fn as_root(role: Role, options: &Up, users: Vec<(Role, User)>) -> Result<ExitCod
         // Whoever comes first makes it; it is the shipper's.
         (Role::Shipper | Role::Viewer, Some(shipper), _) => {
             store = store_directory::prepare(&store, shipper, "--local-store-directory")?;
+            if role == Role::Shipper {
+                options.remote.prepare(Some(shipper))?;
+            }
         }
         (Role::Symbolizer, _, Some(symbolizer)) => {
             store_directory::prepare_cache(up::CACHE_DIRECTORY.as_ref(), symbolizer)?;

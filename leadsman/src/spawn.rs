@@ -11,6 +11,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use ipc_proto::hello::Role;
 
 use crate::plan::Process;
+use crate::remote_options::TOKEN_VARIABLE;
 use crate::roles::EDGES;
 use crate::runtime_directory::Listeners;
 
@@ -49,9 +50,11 @@ pub(crate) fn command(process: &Process, inheritance: &Inheritance<'_>) -> io::R
         .arg(process.role.name())
         .arg(format!("--uid={}", process.user.uid))
         .arg(format!("--gid={}", process.user.gid))
+        .args(process.store.then_some("--store"))
         .arg("--")
         .args(&process.arguments)
         .env_clear()
+        .envs(process.token.iter().map(|token| (TOKEN_VARIABLE, token)))
         .env("LISTEN_FDS", names.len().to_string())
         .env("LISTEN_FDNAMES", names.join(":"))
         .current_dir("/")

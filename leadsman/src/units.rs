@@ -209,13 +209,26 @@ fn limit_name(resource: Resource) -> &'static str {
     }
 }
 
+/// Without a store there is no network for anybody; [`STORE`] opens it.
 fn network(network: Network) -> &'static str {
-    if matches!(network, Network::None | Network::Inherited) {
-        "PrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX\nSocketBindDeny=any\n"
-    } else {
-        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\nSocketBindDeny=any\n"
+    match network {
+        Network::None | Network::Inherited | Network::Store => {
+            "PrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=AF_UNIX\nSocketBindDeny=any\n"
+        }
     }
 }
+
+/// For the processes that reach the remote store, where one is configured: the system calls are those of
+/// `rights::syscalls::STORE`.
+const STORE: &str = "\
+# For: a remote store. Copy it to /etc/systemd/system/leadsman-shipper.service.d/ and
+# /etc/systemd/system/leadsman-debuginfo-uploader.service.d/, then `systemctl daemon-reload`.
+[Service]
+PrivateNetwork=no
+IPAddressDeny=
+RestrictAddressFamilies=AF_INET AF_INET6
+SystemCallFilter=bind sendmmsg
+";
 
 /// The file system is read-only for all; what a process writes to stands in its own directories (`manners`).
 fn files(files: Files) -> &'static str {
@@ -395,5 +408,9 @@ fn all() -> Vec<(PathBuf, String)> {
             .map(|edge| (socket_unit(edge.socket).into(), edge_unit(edge))),
     );
     files.extend(drop_ins());
+    files.push((
+        "drop-in/remote-store.conf".into(),
+        format!("{FIRST_LINE}{STORE}"),
+    ));
     files
 }

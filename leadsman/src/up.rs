@@ -55,6 +55,7 @@ pub(crate) fn run(options: Up) -> Result<ExitCode, Failure> {
         )?,
         None => options.local_store_directory.clone(),
     };
+    options.remote.prepare(user(Role::Shipper))?;
     let cache_directory = cache(user(Role::Symbolizer), runtime_directory.path())?;
     for (role, user) in &users {
         store_directory::prepare_for_crashes(&crash_directory(*role), *user);
@@ -123,6 +124,7 @@ pub(crate) fn plan(
         store_directory,
         shipper: shipper(options),
         viewer: vec!["--http-address".into(), address.to_string().into()],
+        remote: options.remote.arguments(),
     }
 }
 

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 fn launch() -> ExitCode {
     let program = File::open(env!("CARGO_BIN_EXE_leadsman-opener")).unwrap();
     let rights = rights::of(Role::Opener).unwrap();
-    confine::enter(rights, &Machine::read(), OPENER_UID, OPENER_UID).unwrap();
+    confine::enter(rights, &Machine::read(), OPENER_UID, OPENER_UID, false).unwrap();
     let error = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .args(std::env::args_os().skip(1))
         .env("LISTEN_PID", std::process::id().to_string())

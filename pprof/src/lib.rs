@@ -27,4 +27,4 @@ pub use proto::Profile;
 pub use reader::{Limits, ReadError, read, read_within};
 pub use summary::{FunctionValue, NamedProcesses, ProcessValue, Summary};
 pub use tree::{Grouping, Node, NodeName, Tree};
-pub use writer::{encode, write_gzip, write_gzip_to};
+pub use writer::{encode, gzip, write_gzip, write_gzip_to};

@@ -22,6 +22,14 @@ pub fn write_gzip(profile: &Profile) -> Vec<u8> {
     bytes
 }
 
+/// Bytes, such as an encoded profile, as gzip.
+#[must_use]
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    written.expect("a Vec takes every byte")
+}
+
 /// Writes what [`write_gzip`] returns.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use ipc_endpoint::duration;
+use ipc_endpoint::lockdown::Plan;
 use lexopt::{Parser, ValueExt};
 
 use crate::address::Address;
@@ -14,6 +15,8 @@ use crate::credentials::Secret;
 /// Environment variable that holds the bearer token.
 pub const TOKEN_VARIABLE: &str = "PARCA_BEARER_TOKEN";
 
+/// Large answers come by TCP.
+const DNS_PORT: u16 = 53;
 /// Headers at most.
 const MAX_HEADERS: usize = 64;
 
@@ -150,14 +153,32 @@ impl Settings {
         }
     }
 
-    /// Files that must stay readable while the process runs.
-    pub fn watched_files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.bearer_token_file.iter()
+    /// Adds what the way to the store needs after the lockdown: its port, names' resolution, the token's file.
+    pub fn allow(&self, plan: &mut Plan) {
+        let Some(address) = &self.address else { return };
+        plan.connect.extend([address.port(), DNS_PORT]);
+        // resolv.conf, hosts and nsswitch.conf are replaced as whole files, which only their directory outlives;
+        // resolv.conf is often a link.
+        let mut files = vec![PathBuf::from("/etc")];
+        files.extend(std::fs::canonicalize("/etc/resolv.conf").ok());
+        if let Some(token) = &self.bearer_token_file {
+            files.push(token.clone());
+            files.extend(std::fs::canonicalize(token).ok());
+        }
+        let directories = files.iter().filter_map(|file| match file.is_dir() {
+            true => Some(file.as_path()),
+            false => file.parent(),
+        });
+        let directories = directories.filter(|directory| directory.is_dir());
+        plan.read.extend(directories.map(PathBuf::from));
     }
 }
 
-/// `--x` or `--x=BOOL`.
-fn boolean(parser: &mut Parser) -> Result<bool, lexopt::Error> {
+/// Reads `--x` or `--x=BOOL`.
+///
+/// # Errors
+/// One line on what it is instead.
+pub fn boolean(parser: &mut Parser) -> Result<bool, lexopt::Error> {
     match parser.optional_value() {
         None => Ok(true),
         Some(value) => value.parse_with(|text| match text {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipc_endpoint::arguments::Common;
 use lexopt::{Parser, ValueExt};
 
+use crate::remote::RemoteArguments;
 use crate::store::Retention;
 
 /// Bytes of profiles kept by default: about a day of ten-second windows of a busy machine.
@@ -39,6 +40,8 @@ pub struct Arguments {
     pub kubernetes_authority: Option<PathBuf>,
     /// `--kubernetes-token-file PATH`: what to say who we are with.
     pub kubernetes_token: Option<PathBuf>,
+    /// `--remote-store-...`.
+    pub remote: RemoteArguments,
 }
 
 impl Arguments {
@@ -55,6 +58,7 @@ impl Arguments {
         let (mut command_line, mut runtime_socket) = (false, None);
         let (mut kubernetes_server, mut kubernetes_authority, mut kubernetes_token) =
             (None, None, None);
+        let mut remote = RemoteArguments::default();
         let common = Common::parse(arguments, |name, parser: &mut Parser| {
             match name {
                 "store-directory" => store_directory = Some(PathBuf::from(parser.value()?)),
@@ -77,7 +81,7 @@ impl Arguments {
                 }
                 "kubernetes-ca-file" => kubernetes_authority = some_path(parser.value()?),
                 "kubernetes-token-file" => kubernetes_token = some_path(parser.value()?),
-                _ => return Ok(false),
+                _ => return remote.argument(name, parser),
             }
             Ok(true)
         })?;
@@ -86,6 +90,7 @@ impl Arguments {
                 format!("{} labels, at most {MAX_LABELS} are allowed", labels.len()).into(),
             );
         }
+        remote.settings.check()?;
         Ok(Self {
             common,
             store_directory: store_directory
@@ -101,6 +106,7 @@ impl Arguments {
             kubernetes_server,
             kubernetes_authority,
             kubernetes_token,
+            remote,
         })
     }
 }

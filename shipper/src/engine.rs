@@ -34,6 +34,8 @@ pub struct Outgoing {
     pub window: WindowId,
     /// Its start.
     pub start: WindowStart,
+    /// The same, exactly.
+    pub start_nanos: u64,
     /// Its samples.
     pub samples: u64,
     /// Samples of the window that relabelling dropped; they are on the account already.
@@ -41,6 +43,9 @@ pub struct Outgoing {
     /// The gzip pprof.
     pub profile: Vec<u8>,
 }
+
+/// Windows that may wait for the remote store's word: as many as the symbolizer keeps.
+const MAX_WAITING: usize = 64;
 
 /// Samples on the edge to the store since the start: produced = delivered + dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,9 +72,26 @@ pub struct Engine {
     account: Account,
     /// Samples dropped since storing began to fail, with the cause that was warned about.
     failing: Option<(&'static str, u64)>,
+    /// Windows that the remote side has not settled yet, by start and number; `None` without a remote store.
+    waiting: Option<BTreeMap<(u64, u64), Taken>>,
 }
 
 impl Engine {
+    /// The symbolizer keeps each window until the remote side has settled it, too ([`Self::on_settled`]).
+    #[must_use]
+    pub fn with_remote_store(self) -> Self {
+        Self {
+            waiting: Some(BTreeMap::new()),
+            ..self
+        }
+    }
+
+    /// The remote side delivered, spooled or dropped a window.
+    pub fn on_settled(&mut self, start: u64, window: u64) -> Option<Action> {
+        let taken = self.waiting.as_mut()?.remove(&(start, window))?;
+        Some(Action::Acknowledge(taken))
+    }
+
     /// The account so far.
     #[must_use]
     pub fn account(&self) -> &Account {
@@ -105,6 +127,7 @@ impl Engine {
         }
         Ok(Action::Store(Outgoing {
             window: batch.window,
+            start_nanos: batch.start,
             start: WindowStart::from_nanos(batch.start),
             samples,
             relabelled_away,
@@ -142,11 +165,23 @@ impl Engine {
                 self.failing = Some((cause, dropped.saturating_add(outgoing.samples)));
             }
         }
-        // Dropped here is counted here: either way the symbolizer need not keep the window.
-        actions.push(Action::Acknowledge(Taken {
+        // Dropped here is counted here: either way the symbolizer need not keep the window for the local store.
+        let taken = Taken {
             window: outgoing.window,
             samples: outgoing.samples.saturating_add(outgoing.relabelled_away),
-        }));
+        };
+        let settled = match &mut self.waiting {
+            None => Some(taken),
+            Some(waiting) => {
+                waiting.insert((outgoing.start_nanos, outgoing.window.0), taken);
+                let surplus = waiting.len() > MAX_WAITING;
+                surplus
+                    .then(|| waiting.pop_first())
+                    .flatten()
+                    .map(|(_, taken)| taken)
+            }
+        };
+        actions.extend(settled.map(Action::Acknowledge));
         actions
     }
 }
@@ -232,6 +267,21 @@ mod tests {
         let account = engine.account();
         assert_eq!((account.produced, account.delivered), (10, 0));
         assert_eq!(account.dropped, BTreeMap::from([("relabelling", 10)]));
+    }
+
+    #[test]
+    fn with_a_remote_store_a_window_is_acknowledged_when_both_have_it() {
+        let mut engine = Engine::default().with_remote_store();
+        assert!(store(&mut engine, 3, Ok(())).is_empty());
+        assert!(engine.on_settled(0, 4).is_none());
+        assert!(matches!(
+            engine.on_settled(0, 3),
+            Some(Action::Acknowledge(Taken {
+                window: WindowId(3),
+                ..
+            }))
+        ));
+        assert!(engine.on_settled(0, 3).is_none());
     }
 
     #[test]

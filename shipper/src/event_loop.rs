@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use ipc_endpoint::clock::{monotonic, nanoseconds};
 use ipc_endpoint::histogram::Histogram;
 use ipc_endpoint::link::{Link, LinkError, Sent};
 use ipc_endpoint::listener::Listener;
@@ -11,14 +12,15 @@ use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
 use ipc_proto::hello::Role;
 use ipc_proto::sample::Taken;
-use ipc_proto::symbolized::{ShipperMessage, SymbolizedMessage};
+use ipc_proto::symbolized::{ShipperMessage, SymbolizedBatch, SymbolizedMessage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 
 use crate::engine::{Action, Engine};
-use crate::labels::Labeller;
-use crate::metrics::metrics;
+use crate::labels::{Labelled, Labeller};
+use crate::metrics::{metrics, remote_metrics};
+use crate::remote::runtime::{Remote, Submission};
 use crate::store::LocalStore;
 
 /// Links at once: the symbolizer's, and the one of its successor.
@@ -49,10 +51,14 @@ pub struct EventLoop {
     pub reporter: Reporter,
     /// Says when to end.
     pub termination: Termination,
+    /// The way to the remote store, where there is one.
+    pub remote: Option<Remote>,
     clients: Vec<Client>,
     violations: BTreeMap<&'static str, u64>,
     /// How long writing into the store took.
     writing: Histogram,
+    /// Samples of windows that the way to the remote store had no room for.
+    refused: u64,
 }
 
 impl EventLoop {
@@ -74,10 +80,18 @@ impl EventLoop {
             store,
             reporter,
             termination,
+            remote: None,
+            refused: 0,
             clients: Vec::new(),
             violations: BTreeMap::new(),
             writing: Histogram::default(),
         }
+    }
+
+    /// Windows go to the remote store, too.
+    #[must_use]
+    pub fn with_remote(self, remote: Option<Remote>) -> Self {
+        Self { remote, ..self }
     }
 
     /// Runs until the process is asked to end; what the symbolizer sent before is stored.
@@ -95,18 +109,26 @@ impl EventLoop {
                     Err(error) => self.note(&error),
                 }
             }
-            let now = nanos(ClockId::Monotonic);
+            if ends && let Some(remote) = &mut self.remote {
+                remote.finish();
+            }
+            self.settle();
+            let now = monotonic();
             if ends || self.reporter.is_due(now) {
-                let metrics = metrics(
+                let mut metrics = metrics(
                     self.engine.account(),
                     &self.labeller.counts(),
                     &self.store,
                     &self.violations,
                     &self.writing,
                 );
+                if let Some(remote) = &self.remote {
+                    metrics.extend(remote_metrics(remote, self.refused));
+                }
                 self.reporter.report(now, metrics, ends);
             }
             if ends {
+                self.say_last_words();
                 return Ok(());
             }
         }
@@ -117,6 +139,11 @@ impl EventLoop {
         if self.clients.len() < MAX_LINKS {
             fds.push(PollFd::new(&self.listener, PollFlags::IN));
         }
+        fds.extend(
+            self.remote
+                .iter()
+                .map(|remote| PollFd::new(remote, PollFlags::IN)),
+        );
         fds.extend(self.clients.iter().map(|client| {
             let out = if client.acknowledgements.is_empty() {
                 PollFlags::empty()
@@ -158,10 +185,16 @@ impl EventLoop {
                 return Err(ipc_endpoint::link::Violation::Descriptors(received.fds.len()).into());
             }
             let SymbolizedMessage::Batch(batch) = received.message;
-            let labelled = self.labeller.label(&batch, nanos(ClockId::Monotonic));
-            let action = labelled.and_then(|labelled| self.engine.on_batch(&batch, &labelled));
+            let labelled = self.labeller.label(&batch, monotonic());
+            let action = labelled.and_then(|labelled| {
+                let action = self.engine.on_batch(&batch, &labelled)?;
+                Ok((action, labelled))
+            });
             match action {
-                Ok(action) => self.act(client, action),
+                Ok((action, labelled)) => {
+                    self.act(client, action);
+                    self.submit(client, batch, labelled);
+                }
                 Err(fault) => {
                     log::warn!("the symbolizer sent a batch that {fault}: its link is closed");
                     *self.violations.entry("batch").or_default() += 1;
@@ -169,22 +202,45 @@ impl EventLoop {
                 }
             }
         }
-        while let Some(taken) = client.acknowledgements.front() {
-            match client
-                .link
-                .send(&ShipperMessage::Taken(taken.clone()), &[])?
-            {
-                Sent::Done => client.acknowledgements.pop_front(),
-                Sent::WouldBlock => break,
-            };
+        acknowledge(client)
+    }
+
+    /// Hands a window on to the remote store's thread.
+    fn submit(&mut self, client: &mut Client, batch: SymbolizedBatch, labelled: Labelled) {
+        let Some(remote) = &self.remote else { return };
+        if let Err(refused) = remote.submit(Submission { batch, labelled }) {
+            let batch = refused.batch;
+            let samples = batch.samples.0.iter().map(|sample| sample.count);
+            self.refused = samples.fold(self.refused, u64::saturating_add);
+            if let Some(action) = self.engine.on_settled(batch.start, batch.window.0) {
+                self.act(client, action);
+            }
         }
-        Ok(())
+    }
+
+    /// Acknowledges what the remote store's thread has settled, to whoever listens now.
+    fn settle(&mut self) {
+        let Some(remote) = &self.remote else { return };
+        for (start, window) in remote.take_settled() {
+            if let Some(Action::Acknowledge(taken)) = self.engine.on_settled(start, window) {
+                for client in &mut self.clients {
+                    client.acknowledgements.push_back(taken.clone());
+                }
+            }
+        }
+    }
+
+    /// What was settled at the end is still told: who does not read now never will.
+    fn say_last_words(&mut self) {
+        for client in &mut self.clients {
+            let _nobody_reads = acknowledge(client);
+        }
     }
 
     fn act(&mut self, client: &mut Client, action: Action) {
         match action {
             Action::Store(outgoing) => {
-                let now_millis = nanos(ClockId::Realtime) / 1_000_000;
+                let now_millis = nanoseconds(ClockId::Realtime) / 1_000_000;
                 let begun = Instant::now();
                 let result = self
                     .store
@@ -216,9 +272,16 @@ impl EventLoop {
     }
 }
 
-fn nanos(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
-    (time.tv_sec as u64)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(time.tv_nsec as u64)
+/// Says what is settled, as far as the peer reads.
+fn acknowledge(client: &mut Client) -> Result<(), LinkError> {
+    while let Some(taken) = client.acknowledgements.front() {
+        match client
+            .link
+            .send(&ShipperMessage::Taken(taken.clone()), &[])?
+        {
+            Sent::Done => client.acknowledgements.pop_front(),
+            Sent::WouldBlock => break,
+        };
+    }
+    Ok(())
 }

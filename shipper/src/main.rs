@@ -17,6 +17,7 @@ use leadsman_shipper::labels::cgroups::Tree;
 use leadsman_shipper::labels::kubernetes::{Access, Pods};
 use leadsman_shipper::labels::runtime::Containers;
 use leadsman_shipper::labels::{self, Labeller, Settings, Sources};
+use leadsman_shipper::remote::runtime::Remote;
 use leadsman_shipper::store::LocalStore;
 
 fn main() -> ExitCode {
@@ -28,7 +29,12 @@ fn main() -> ExitCode {
         arguments.push("--store-directory=/nonexistent".into());
         labels::command::pid_of(&mut arguments)
     });
-    let arguments = match Arguments::parse(arguments) {
+    let parsed = Arguments::parse(arguments).and_then(|mut arguments| {
+        let token = std::env::var_os(remote_store::settings::TOKEN_VARIABLE);
+        arguments.remote.settings.take_token(token)?;
+        Ok(arguments)
+    });
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
             eprintln!("leadsman-shipper: {error}");
@@ -145,22 +151,32 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let store = LocalStore::open(&arguments.store_directory, arguments.retention)?;
     let tree = tree();
-    let plan = Plan {
+    let prepared = arguments.remote.prepare()?;
+    let mut engine = Engine::default();
+    let mut plan = Plan {
         read: readable(arguments, tree.as_ref()),
         write: vec![arguments.store_directory.clone()],
+        ..Plan::default()
     };
+    if prepared.is_some() {
+        engine = engine.with_remote_store();
+        plan.write.extend(arguments.remote.spool_directory.clone());
+        arguments.remote.settings.allow(&mut plan);
+    }
     lockdown::enter(Role::Shipper, &plan)?;
     // Threads that ran before it would keep their rights.
     let labeller = Labeller::new(settings(arguments), sources(arguments, tree)?);
+    let remote = prepared.map(Remote::start).transpose()?;
     EventLoop::new(
         listener,
         common.peers.clone(),
         labeller,
-        Engine::default(),
+        engine,
         store,
         reporter,
         termination,
     )
+    .with_remote(remote)
     .run()?;
     Ok(())
 }

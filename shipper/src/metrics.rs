@@ -8,10 +8,12 @@ use ipc_proto::statistics::Metric;
 
 use crate::engine::Account;
 use crate::labels::Counts;
+use crate::remote::runtime::Remote;
 use crate::store::LocalStore;
 
-/// The edge from the shipper to the store.
+/// The edges from the shipper to the stores.
 const EDGE: &str = "store";
+const REMOTE_EDGE: &str = "remote-store";
 
 /// All metrics of this process.
 #[must_use]
@@ -107,6 +109,62 @@ pub(crate) fn metrics(
             ],
             *count as f64,
         ));
+    }
+    metrics
+}
+
+/// Metrics of the way to the remote store; `refused`: samples that it had no room for.
+#[must_use]
+pub(crate) fn remote_metrics(remote: &Remote, refused: u64) -> Vec<Metric> {
+    let snapshot = remote.snapshot();
+    let account = &snapshot.account;
+    let mut metrics = remote.calls().metrics("shipper");
+    metrics.extend([
+        produced(REMOTE_EDGE, account.produced.saturating_add(refused)),
+        delivered(REMOTE_EDGE, account.delivered),
+        queued(REMOTE_EDGE, account.queued()),
+        gauge(
+            "leadsman_remote_store_up",
+            "Whether the remote store took the last request.",
+            &[],
+            f64::from(u8::from(!snapshot.away)),
+        ),
+        counter(
+            "leadsman_spool_recovered_samples_total",
+            "Samples found in the spool at the start; they count as produced, too.",
+            &[],
+            account.recovered as f64,
+        ),
+        counter(
+            "leadsman_spool_torn_total",
+            "Records that a killed run left half written.",
+            &[],
+            snapshot.torn as f64,
+        ),
+        gauge(
+            "leadsman_spool_samples",
+            "Samples in the spool: a part of those queued.",
+            &[],
+            snapshot.spooled as f64,
+        ),
+        gauge(
+            "leadsman_spool_bytes",
+            "Bytes of the spool.",
+            &[],
+            snapshot.spool_bytes as f64,
+        ),
+        gauge(
+            "leadsman_spool_records",
+            "Records in the spool.",
+            &[],
+            snapshot.spool_parcels as f64,
+        ),
+    ]);
+    for (cause, samples) in &account.dropped {
+        metrics.push(dropped(REMOTE_EDGE, cause, *samples));
+    }
+    if refused > 0 {
+        metrics.push(dropped(REMOTE_EDGE, "remote_busy", refused));
     }
     metrics
 }

@@ -2,15 +2,15 @@
 //! another path than the directory it was given, never leaves a half written profile under a finished name.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::file_name::{WindowStart, is_temporary};
+use crate::whole_file;
 
 /// How much the store keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +26,14 @@ pub struct Retention {
 pub enum OpenError {
     /// It can't be made or opened.
     #[error(
-        "cannot open the store directory {path}: {error}; name one that this user may write with --store-directory",
+        "cannot open the store directory {path}: {error}; name one that this user may write with {option}",
         path = path.display()
     )]
     Open {
         /// The directory.
         path: PathBuf,
+        /// The argument that names it.
+        option: &'static str,
         /// The kernel's answer.
         error: Errno,
     },
@@ -95,16 +97,12 @@ impl LocalStore {
     /// # Errors
     /// [`OpenError`].
     pub fn open(path: &Path, retention: Retention) -> Result<Self, OpenError> {
-        let open_error = |error| OpenError::Open {
-            path: path.to_owned(),
-            error,
-        };
-        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(open_error(error)),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(open_error)?;
+        let directory =
+            whole_file::open_directory(path, 0o755).map_err(|error| OpenError::Open {
+                path: path.to_owned(),
+                option: "--store-directory",
+                error,
+            })?;
         let mut store = Self {
             directory,
             path: path.to_owned(),
@@ -153,29 +151,10 @@ impl LocalStore {
         now_millis: u64,
     ) -> Result<(), StoreError> {
         self.retain(profile.len() as u64, now_millis);
-        let temporary = start.temporary_name();
-        let written = self.write_temporary(&temporary, profile).and_then(|()| {
-            let name = start.file_name();
-            rustix::fs::renameat(&self.directory, &*temporary, &self.directory, name)
-        });
-        if let Err(error) = written {
-            // What can't be removed now is removed by the next start.
-            let _ = rustix::fs::unlinkat(&self.directory, &*temporary, AtFlags::empty());
-            return Err(error.into());
-        }
+        let (temporary, name) = (start.temporary_name(), start.file_name());
+        whole_file::write(&self.directory, &temporary, &name, profile, 0o644)?;
         self.add(start, profile.len() as u64);
-        rustix::fs::fsync(&self.directory)?;
         Ok(())
-    }
-
-    fn write_temporary(&self, name: &str, profile: &[u8]) -> Result<(), Errno> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o644);
-        let mut file = std::fs::File::from(rustix::fs::openat(&self.directory, name, flags, mode)?);
-        let written = file.write_all(profile);
-        written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        rustix::fs::fsync(&file)
     }
 
     /// Removes the oldest profiles until `incoming` more bytes fit and all are young enough.

@@ -38,7 +38,7 @@ impl From<lexopt::Error> for InspectError {
 fn lock_down(read: Vec<PathBuf>) -> Result<(), InspectError> {
     let plan = Plan {
         read,
-        write: Vec::new(),
+        ..Plan::default()
     };
     lockdown::parse_only(&plan)
         .map_err(|error| InspectError::Failed(format!("cannot give up rights: {error}")))

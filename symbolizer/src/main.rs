@@ -106,12 +106,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         ),
     };
     let plan = Plan {
-        read: Vec::new(),
         write: cache
             .directory()
             .and(arguments.cache_directory.clone())
             .into_iter()
             .collect(),
+        ..Plan::default()
     };
     lockdown::enter(Role::Symbolizer, &plan)?;
     let tables = TableWorker {

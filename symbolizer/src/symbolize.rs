@@ -290,21 +290,21 @@ impl<'a> Naming<'a> {
             Backing::Anonymous => self.name_generated(index, mapping, address),
             Backing::Special => {
                 let reason = Reason::NoSymbols;
-                self.unnamed(LocationKind::Native, index, address, address, reason)
+                self.unnamed(LocationKind::Native, index, address, 0, reason)
             }
         }
     }
 
     fn name_native(&mut self, index: u32, mapping: &JobMapping, address: u64) -> Location {
         if let Some(reason) = mapping.reason {
-            return self.unnamed(LocationKind::Native, index, address, address, reason);
+            return self.unnamed(LocationKind::Native, index, address, 0, reason);
         }
         if !self.namer.symbolizer.contains(mapping.key) {
             if self.forgotten.last() != Some(&mapping.key) {
                 self.forgotten.push(mapping.key);
             }
             let reason = Reason::NotYetOpened;
-            return self.unnamed(LocationKind::Native, index, address, address, reason);
+            return self.unnamed(LocationKind::Native, index, address, 0, reason);
         }
         self.name_executable(LocationKind::Native, index, mapping, mapping.key, address)
     }
@@ -322,7 +322,7 @@ impl<'a> Naming<'a> {
             .wrapping_add(mapping.file_offset);
         let Some(elf_address) = self.namer.symbolizer.address_of(key, file_offset) else {
             let reason = Reason::AddressOutsideText;
-            return self.unnamed(kind, index, address, address, reason);
+            return self.unnamed(kind, index, address, 0, reason);
         };
         let resolved = self.namer.symbolizer.frames(key, elf_address);
         let reason = resolved.reason;

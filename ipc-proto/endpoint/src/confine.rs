@@ -11,7 +11,7 @@ use rustix::thread::{
 };
 use thiserror::Error;
 
-use crate::rights::{Machine, Rights, capability_names};
+use crate::rights::{Machine, Network, Rights, capability_names};
 
 /// A part of the confinement that this machine did not allow; the process starts without it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -50,7 +50,7 @@ fn step(step: &'static str) -> impl Fn(Errno) -> ConfineError {
 }
 
 /// Turns the calling root process into one with exactly the rights that `rights` state for the start, as `uid` and
-/// `gid`. When the parent ends, the process is asked to end too.
+/// `gid`. `store`: a remote store is configured; whoever may reach it stays in the machine's network. When the parent ends, the process is asked to end too.
 ///
 /// Open the program's file before: afterwards its directory may be out of reach. It can then be executed as
 /// `/proc/self/fd/N`.
@@ -62,12 +62,14 @@ pub fn enter(
     machine: &Machine,
     uid: u32,
     gid: u32,
+    store: bool,
 ) -> Result<Vec<Shortfall>, ConfineError> {
     let mut shortfalls = Vec::new();
     for (resource, limit) in rights.limits {
         shortfalls.extend(limit_to(*resource, *limit, machine)?);
     }
-    shortfalls.extend(leave_namespaces().err().map(Shortfall::Namespaces));
+    let network = store && rights.network == Network::Store;
+    shortfalls.extend(leave_namespaces(network).err().map(Shortfall::Namespaces));
 
     let wanted = rights.at_start(machine);
     let (mut reachable, mut others) = (CapabilitySet::empty(), CapabilitySet::empty());
@@ -146,9 +148,12 @@ fn limit_to(
     }
 }
 
-/// Own network (without even a loopback device), System V IPC and host name.
-fn leave_namespaces() -> Result<(), Errno> {
-    let flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+/// Own System V IPC, host name and network (without even a loopback device), unless `network` is to stay.
+fn leave_namespaces(network: bool) -> Result<(), Errno> {
+    let mut flags = UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    if !network {
+        flags |= UnshareFlags::NEWNET;
+    }
     #[expect(
         deprecated,
         reason = "deprecated for UnshareFlags::FILES alone, which could take descriptors away from threads"

@@ -14,7 +14,7 @@ use rustix::{process, thread};
 use thiserror::Error;
 
 use crate::rights::syscalls::Group;
-use crate::rights::{self, Files, Machine, Rights, capability_names};
+use crate::rights::{self, Files, Machine, Network, Rights, capability_names};
 use crate::service_manager::ServiceManager;
 use self_check::{State, Status};
 
@@ -25,6 +25,8 @@ pub struct Plan {
     pub read: Vec<PathBuf>,
     /// Directories for reading and writing.
     pub write: Vec<PathBuf>,
+    /// TCP ports to connect to: those of the remote store and its name server; none without a store.
+    pub connect: Vec<u16>,
 }
 
 /// Why the process can't be locked down: it must not go on.
@@ -51,6 +53,9 @@ pub enum LockdownError {
         /// What it wanted.
         path: PathBuf,
     },
+    /// The plan reaches further than the role's rights.
+    #[error("{0} may not connect to anything after its lockdown")]
+    Network(&'static str),
     /// The kernel refused a step.
     #[error("cannot {step}: {error}")]
     Step {
@@ -117,7 +122,11 @@ pub fn enter(role: Role, plan: &Plan) -> Result<(), LockdownError> {
         }
     }
     let manager = ServiceManager::from_environment();
-    let after = finish(&status, rights.groups, kept)?;
+    let mut groups = rights.groups.to_vec();
+    if !plan.connect.is_empty() {
+        groups.push(&rights::syscalls::STORE);
+    }
+    let after = finish(&status, &groups, kept)?;
     log::info!(
         "locked down: uid {}, capabilities {}, seccomp on",
         after.uids.first().copied().unwrap_or_default(),
@@ -196,6 +205,9 @@ fn check_start(rights: &Rights, machine: &Machine, before: &State) -> Result<(),
 }
 
 fn check_plan(rights: &Rights, plan: &Plan) -> Result<(), LockdownError> {
+    if !plan.connect.is_empty() && rights.network != Network::Store {
+        return Err(LockdownError::Network(rights.role.name()));
+    }
     let refused = match rights.files {
         Files::None | Files::ReadAnything => plan.read.iter().chain(&plan.write).next(),
         Files::ReadDirectory => plan.write.first(),
@@ -245,7 +257,7 @@ fn drop_privileges(before: &State, kept: CapabilitySet) -> Result<(), LockdownEr
 #[cfg(feature = "landlock")]
 fn restrict_files(plan: &Plan) -> Result<(), LockdownError> {
     use landlock::{
-        ABI, Access, AccessFs, AccessNet, PathBeneath, PathFd, Ruleset, RulesetAttr,
+        ABI, Access, AccessFs, AccessNet, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
         RulesetCreatedAttr, RulesetStatus, Scope,
     };
     // Later versions also restrict connecting to sockets by path, which every process must do again after a restart
@@ -272,6 +284,9 @@ fn restrict_files(plan: &Plan) -> Result<(), LockdownError> {
         // Nothing of ours is ever executed from there.
         let access = access & !AccessFs::Execute;
         ruleset = ruleset.add_rule(PathBeneath::new(directory, access))?;
+    }
+    for port in &plan.connect {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     let status = ruleset.restrict_self()?;
     if status.ruleset == RulesetStatus::NotEnforced {

@@ -40,7 +40,7 @@ pub struct Capability {
     pub why: &'static str,
 }
 
-/// What a process may reach of the network. In both cases its network namespace is its own and empty, and its filter
+/// What a process may reach of the network. But for the store, its network namespace is its own and empty, and its filter
 /// knows no socket but AF_UNIX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
@@ -48,6 +48,9 @@ pub enum Network {
     None,
     /// One inherited socket that listens for the page's readers.
     Inherited,
+    /// Where a remote store is configured: the machine's network, for connections to the store's port and the name
+    /// server's, by Landlock. Without a store: nothing.
+    Store,
 }
 
 /// What a process may open by path after its lockdown.
@@ -226,7 +229,7 @@ pub static ALL: [Rights; 6] = [
         role: Role::DebuginfoUploader,
         user: "leadsman-uploader",
         capabilities: &[],
-        network: Network::None,
+        network: Network::Store,
         files: Files::None,
         limits: FEW_DESCRIPTORS,
         groups: &[
@@ -240,7 +243,7 @@ pub static ALL: [Rights; 6] = [
         role: Role::Shipper,
         user: "leadsman-shipper",
         capabilities: &[],
-        network: Network::None,
+        network: Network::Store,
         files: Files::WriteDirectoryReadMachine,
         limits: FEW_DESCRIPTORS,
         groups: &[

@@ -127,7 +127,7 @@ fn refuses_root() {
 fn launch(role: Role) -> ExitCode {
     let program = File::open(std::env::current_exe().unwrap()).unwrap();
     let rights = rights::of(role).unwrap();
-    for shortfall in confine::enter(rights, &Machine::read(), UID, UID).unwrap() {
+    for shortfall in confine::enter(rights, &Machine::read(), UID, UID, false).unwrap() {
         eprintln!("{shortfall}");
     }
     let error = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))

@@ -106,6 +106,7 @@ fn network(network: Network) -> &'static str {
     match network {
         Network::None => "none",
         Network::Inherited => "one inherited listening socket",
+        Network::Store => "the remote store, where one is configured",
     }
 }
 

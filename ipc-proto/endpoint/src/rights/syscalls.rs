@@ -79,6 +79,8 @@ const NOT_EXECUTABLE: Argument = argument(2, libc::PROT_EXEC, 0, "never executab
 const THREAD: Argument = argument(0, libc::CLONE_THREAD, libc::CLONE_THREAD, "threads");
 const OWN_NAME: Argument = argument(0, -1, libc::PR_SET_NAME, "own name");
 const UNIX: Argument = argument(0, -1, libc::AF_UNIX, "AF_UNIX");
+const INET: Argument = argument(0, -1, libc::AF_INET, "AF_INET");
+const INET6: Argument = argument(0, -1, libc::AF_INET6, "AF_INET6");
 
 const fn command(index: u8, number: i32, words: &'static str) -> Argument {
     argument(index, -1, number, words)
@@ -197,6 +199,19 @@ pub static LINKS: Group = Group {
     ],
 };
 
+/// Connections to the remote store; [`crate::lockdown`] adds them for who may have them, where a store is configured.
+pub static STORE: Group = Group {
+    name: "remote store",
+    why: "connect to the remote store and ask the name server for it, where a store is configured",
+    calls: calls![
+        SYS_socket if [INET, INET6],
+        SYS_bind,
+        SYS_sendmmsg,
+        SYS_ioctl if [command(1, libc::FIONREAD as i32, "FIONREAD")],
+        SYS_uname,
+    ],
+};
+
 /// BPF maps that are open already: no new map, no program.
 pub static BPF_MAPS: Group = Group {
     name: "BPF maps",
@@ -274,6 +289,7 @@ pub static GROUPS: &[&Group] = &[
     &THREADS,
     &DESCRIPTORS,
     &LINKS,
+    &STORE,
     &BPF_MAPS,
     &PERF_EVENTS,
     &READ_FILES,
