@@ -12,6 +12,7 @@ mod docker;
 mod fuzz;
 mod install;
 mod kernels;
+mod kubernetes;
 mod packages;
 mod sizes;
 mod steps;

@@ -8,7 +8,9 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 
 use crate::steps::{Steps, quiet};
-use crate::{build_ebpf, cargo_tools, debian_root, docker, fuzz, kernels, packages, tool, up};
+use crate::{
+    build_ebpf, cargo_tools, debian_root, docker, fuzz, kernels, kubernetes, packages, tool, up,
+};
 
 /// Runs all steps; fails when one did.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
@@ -43,6 +45,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     steps.step("check-dependencies", crate::check_dependencies);
     steps.step("Debian tree", debian_root::run);
     steps.step("docker", docker::run);
+    steps.step("Kubernetes manifests", kubernetes::run);
     deny(&mut steps);
     fuzz::steps(&mut steps);
     if steps.step("release binaries", up::build) {
