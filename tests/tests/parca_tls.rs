@@ -60,18 +60,9 @@ fn text(path: &Path) -> Result<&str> {
 /// Leadsman that ships to `nginx`, trusting `authority`.
 fn up(nginx: &Nginx, authority: &Path, more: &[&str]) -> Result<Up> {
     let address = nginx.address.to_string();
-    let mut arguments = vec![
-        "--remote-store-address",
-        &address,
-        "--remote-store-ca-file",
-        text(authority)?,
-        "--remote-store-batch-write-interval",
-        "1s",
-        "--debuginfo-upload-cache-duration",
-        "1s",
-    ];
+    let mut arguments = vec!["--remote-store-ca-file", text(authority)?];
     arguments.extend_from_slice(more);
-    Up::start(1, &arguments)
+    Up::start_with_remote_store(1, &address, &arguments)
 }
 
 /// Ends Leadsman; returns what it logged.

@@ -132,36 +132,6 @@ pub mod query_response {
         Pprof(::prost::bytes::Bytes),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct QueryRangeRequest {
-    #[prost(string, tag = "1")]
-    pub query: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "2")]
-    pub start: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(message, optional, tag = "3")]
-    pub end: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(uint32, tag = "4")]
-    pub limit: u32,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct QueryRangeResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub series: ::prost::alloc::vec::Vec<MetricsSeries>,
-}
-/// The profiles of one label set.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct MetricsSeries {
-    #[prost(message, repeated, tag = "2")]
-    pub samples: ::prost::alloc::vec::Vec<MetricsSample>,
-}
-/// One profile: when, and the sum of its values.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct MetricsSample {
-    #[prost(message, optional, tag = "1")]
-    pub timestamp: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(int64, tag = "2")]
-    pub value: i64,
-}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProfileTypesRequest {
     #[prost(message, optional, tag = "1")]
@@ -328,32 +298,6 @@ pub mod query_service_client {
                 .insert(GrpcMethod::new("parca.query.v1alpha1.QueryService", "Query"));
             self.inner.unary(req, path, codec).await
         }
-        pub async fn query_range(
-            &mut self,
-            request: impl tonic::IntoRequest<super::QueryRangeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::QueryRangeResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/parca.query.v1alpha1.QueryService/QueryRange",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("parca.query.v1alpha1.QueryService", "QueryRange"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
         pub async fn profile_types(
             &mut self,
             request: impl tonic::IntoRequest<super::ProfileTypesRequest>,
@@ -441,13 +385,6 @@ pub mod query_service_server {
             &self,
             request: tonic::Request<super::QueryRequest>,
         ) -> std::result::Result<tonic::Response<super::QueryResponse>, tonic::Status>;
-        async fn query_range(
-            &self,
-            request: tonic::Request<super::QueryRangeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::QueryRangeResponse>,
-            tonic::Status,
-        >;
         async fn profile_types(
             &self,
             request: tonic::Request<super::ProfileTypesRequest>,
@@ -569,51 +506,6 @@ pub mod query_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = QuerySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/parca.query.v1alpha1.QueryService/QueryRange" => {
-                    #[allow(non_camel_case_types)]
-                    struct QueryRangeSvc<T: QueryService>(pub Arc<T>);
-                    impl<
-                        T: QueryService,
-                    > tonic::server::UnaryService<super::QueryRangeRequest>
-                    for QueryRangeSvc<T> {
-                        type Response = super::QueryRangeResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::QueryRangeRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as QueryService>::query_range(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = QueryRangeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

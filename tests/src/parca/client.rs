@@ -14,8 +14,7 @@ use crate::generated::query::query_request::{Mode, Options, ReportType};
 use crate::generated::query::query_response::Report;
 use crate::generated::query::query_service_client::QueryServiceClient;
 use crate::generated::query::{
-    LabelsRequest, MergeProfile, ProfileTypesRequest, QueryRangeRequest, QueryRequest,
-    SingleProfile, ValuesRequest,
+    LabelsRequest, MergeProfile, ProfileTypesRequest, QueryRequest, SingleProfile, ValuesRequest,
 };
 
 /// Type and unit of Leadsman's profiles, as questions name them.
@@ -35,13 +34,6 @@ impl Answered {
     pub fn total(&self) -> i64 {
         self.samples.iter().map(|sample| sample.value).sum()
     }
-}
-
-/// One profile of a series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instant {
-    pub time_nanos: i64,
-    pub value: i64,
 }
 
 /// A connection to a server's questions.
@@ -155,32 +147,6 @@ impl Client {
             })),
             report_type: ReportType::Pprof.into(),
         })
-    }
-
-    /// Times and sums of all matching profiles, oldest first.
-    pub fn range(&mut self, query: &str, start: i64, end: i64) -> Result<Vec<Instant>> {
-        let request = QueryRangeRequest {
-            query: query.to_owned(),
-            start: Some(timestamp(start)),
-            end: Some(timestamp(end)),
-            limit: 0,
-        };
-        let answer = self.runtime.block_on(self.queries.query_range(request))?;
-        let mut instants: Vec<Instant> = answer
-            .into_inner()
-            .series
-            .into_iter()
-            .flat_map(|series| series.samples)
-            .filter_map(|sample| {
-                let time = sample.timestamp?;
-                Some(Instant {
-                    time_nanos: time.seconds * 1_000_000_000 + i64::from(time.nanos),
-                    value: sample.value,
-                })
-            })
-            .collect();
-        instants.sort_by_key(|instant| instant.time_nanos);
-        Ok(instants)
     }
 
     fn ask(&mut self, request: QueryRequest) -> Result<Answered> {

@@ -50,6 +50,14 @@ pub struct StoredProfile {
     pub samples: Vec<StoredSample>,
 }
 
+impl StoredProfile {
+    /// The sum of its values.
+    #[must_use]
+    pub fn total(&self) -> i64 {
+        self.samples.iter().map(|sample| sample.value).sum()
+    }
+}
+
 /// Checks a series and takes its profiles apart.
 pub fn profiles(series: &RawProfileSeries) -> Result<Vec<StoredProfile>, Refusal> {
     let (name, labels) = labels(series)?;

@@ -24,9 +24,8 @@ use crate::generated::query::query_request::{Mode, Options, ReportType};
 use crate::generated::query::query_response::Report;
 use crate::generated::query::query_service_server::QueryService;
 use crate::generated::query::{
-    LabelsRequest, LabelsResponse, MetricsSample, MetricsSeries, ProfileType, ProfileTypesRequest,
-    ProfileTypesResponse, QueryRangeRequest, QueryRangeResponse, QueryRequest, QueryResponse,
-    ValuesRequest, ValuesResponse,
+    LabelsRequest, LabelsResponse, ProfileType, ProfileTypesRequest, ProfileTypesResponse,
+    QueryRequest, QueryResponse, ValuesRequest, ValuesResponse,
 };
 
 /// What all calls share; it outlives restarts.
@@ -220,33 +219,6 @@ impl QueryService for Shared {
             report: Some(Report::Pprof(answer.finish().into())),
             total: 0,
             filtered: 0,
-        }))
-    }
-
-    async fn query_range(
-        &self,
-        request: Request<QueryRangeRequest>,
-    ) -> Result<Response<QueryRangeResponse>, Status> {
-        let request = request.get_ref();
-        let (start, end) = (
-            required(request.start.as_ref())?,
-            required(request.end.as_ref())?,
-        );
-        let series = self.store().range(&request.query, Span { start, end })?;
-        let series = series.into_iter().map(|samples| MetricsSeries {
-            samples: samples
-                .into_iter()
-                .map(|(time, value)| MetricsSample {
-                    timestamp: Some(Timestamp {
-                        seconds: time.div_euclid(1_000_000_000),
-                        nanos: time.rem_euclid(1_000_000_000) as i32,
-                    }),
-                    value,
-                })
-                .collect(),
-        });
-        Ok(Response::new(QueryRangeResponse {
-            series: series.collect(),
         }))
     }
 

@@ -42,8 +42,8 @@ pub struct Store {
     recipes: BTreeMap<String, BTreeSet<Recipe>>,
     /// Hashes of label set and raw profile.
     seen: HashSet<u64>,
-    /// Raw profiles that came a second time.
-    duplicates: u64,
+    /// Samples of raw profiles that came a second time.
+    duplicates: i64,
     violations: BTreeSet<String>,
 }
 
@@ -61,15 +61,17 @@ impl Store {
             };
             taken.extend(profiles);
         }
+        let mut profiles = taken.iter();
         for series in &request.series {
             for sample in &series.samples {
+                let samples = profiles.next().map_or(0, StoredProfile::total);
                 let mut hasher = DefaultHasher::new();
                 for label in series.labels.iter().flat_map(|set| &set.labels) {
                     (&label.name, &label.value).hash(&mut hasher);
                 }
                 sample.raw_profile.hash(&mut hasher);
                 if !self.seen.insert(hasher.finish()) {
-                    self.duplicates += 1;
+                    self.duplicates += samples;
                 }
             }
         }
@@ -110,16 +112,12 @@ impl Store {
     /// Samples kept so far, of all series.
     #[must_use]
     pub fn samples(&self) -> i64 {
-        self.profiles
-            .iter()
-            .flat_map(|profile| &profile.samples)
-            .map(|sample| sample.value)
-            .sum()
+        self.profiles.iter().map(StoredProfile::total).sum()
     }
 
-    /// Raw profiles that came more than once.
+    /// Samples of profiles that came once more: their answer was lost on its way.
     #[must_use]
-    pub fn duplicates(&self) -> u64 {
+    pub fn duplicates(&self) -> i64 {
         self.duplicates
     }
 
@@ -171,7 +169,7 @@ impl Store {
         if profiles.is_empty() {
             return Err(Refusal::new(
                 Code::NotFound,
-                "no profile at the requested time with these labels",
+                "could not find profile at requested time and selectors",
             ));
         }
         let names = self.names(&profiles);
@@ -262,21 +260,6 @@ impl Store {
             .filter(|value| !value.is_empty())
             .cloned()
             .collect())
-    }
-
-    /// Time and sum of each profile of each matching series.
-    pub fn range(&self, query: &str, span: Span) -> Result<Vec<BTreeMap<i64, i64>>, Refusal> {
-        let selector = Selector::parse(query)?;
-        let mut series: BTreeMap<&BTreeMap<String, String>, BTreeMap<i64, i64>> = BTreeMap::new();
-        for profile in self.matching(&selector, span) {
-            let sum: i64 = profile.samples.iter().map(|sample| sample.value).sum();
-            *series
-                .entry(&profile.labels)
-                .or_default()
-                .entry(profile.time_nanos)
-                .or_default() += sum;
-        }
-        Ok(series.into_values().collect())
     }
 
     fn of_type(
