@@ -12,7 +12,7 @@ mod proc_file;
 mod processes;
 pub mod runtime;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::sync::Arc;
 
 use ipc_proto::symbolized::{NONE, SymbolizedBatch, SymbolizedProcess};
@@ -139,9 +139,8 @@ impl Labeller {
             let process = entry(&batch.processes.0, "process", sample.process)?;
             let identity = entry(&identities, "process", sample.process)?;
             let key = (sample.process, sample.cgroup);
-            if !window.processes.contains_key(&key) {
-                let labels = self.process(batch, process, identity, sample.cgroup, now)?;
-                window.processes.insert(key, labels);
+            if let hash_map::Entry::Vacant(vacant) = window.processes.entry(key) {
+                vacant.insert(self.process(batch, process, identity, sample.cgroup, now)?);
             }
             // The thread is part of no series unless a rule makes it one.
             let thread = self
@@ -194,7 +193,7 @@ impl Labeller {
         let sample = entry(&batch.samples.0, "sample", 0)?;
         let process = entry(&batch.processes.0, "process", sample.process)?;
         let identity = entry(&identities, "process", sample.process)?;
-        let rules = std::mem::replace(&mut self.rules, Some(Vec::new()));
+        let rules = self.rules.replace(Vec::new());
         let labels = self.process(batch, process, identity, sample.cgroup, now);
         self.rules = rules;
         let thread_name = text(batch, sample.thread_name)?;
@@ -315,11 +314,14 @@ impl ProcessLabels {
     }
 }
 
+/// Process, cgroup, and the thread (with its name's index) where a rule may look at it.
+type ThreadKey = (u32, u64, Option<(u32, u32)>);
+
 struct Window {
     labelled: Labelled,
     numbers: HashMap<Series, u32>,
     processes: HashMap<(u32, u64), ProcessLabels>,
-    threads: HashMap<(u32, u64, Option<(u32, u32)>), Option<u32>>,
+    threads: HashMap<ThreadKey, Option<u32>>,
 }
 
 impl Window {

@@ -157,13 +157,21 @@ impl About {
             "__meta_process_runtime_version",
             &self.runtime_version,
         );
-        let of_systemd: [(&str, fn(&Place) -> Option<String>); 3] = [
-            ("__meta_systemd_unit", |place| place.unit.clone()),
-            ("__meta_systemd_slice", |place| place.slice.clone()),
-            ("__meta_systemd_user_unit", |place| place.user_unit.clone()),
-        ];
-        for (name, of) in of_systemd {
-            if let Some(value) = self.place(of) {
+        for (name, value) in [
+            (
+                "__meta_systemd_unit",
+                self.place(|place| place.unit.clone()),
+            ),
+            (
+                "__meta_systemd_slice",
+                self.place(|place| place.slice.clone()),
+            ),
+            (
+                "__meta_systemd_user_unit",
+                self.place(|place| place.user_unit.clone()),
+            ),
+        ] {
+            if let Some(value) = value {
                 push(labels, name, value);
             }
         }

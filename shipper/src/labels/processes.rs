@@ -104,7 +104,7 @@ impl Processes {
         let mut missing: Vec<Identity> = identities
             .filter(|identity| {
                 let known = self.known.get(identity);
-                !known.is_some_and(|(_, at)| now.saturating_sub(*at) < FRESH)
+                known.is_none_or(|(_, at)| now.saturating_sub(*at) >= FRESH)
             })
             .collect();
         missing.truncate(MAX_KNOWN);

@@ -97,6 +97,7 @@ fn batch() -> SymbolizedBatch {
         }]),
         samples: List(vec![sample(4, &[0, 1]), sample(2, &[1, 2, 3])]),
         last: false,
+        ..SymbolizedBatch::default()
     }
 }
 
