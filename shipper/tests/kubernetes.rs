@@ -1,7 +1,12 @@
 //! The watch of pods against an API server that forgets, breaks off, fails, and has very many.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../../tests/src/kubernetes_api.rs"]
+#[allow(
+    unreachable_pub,
+    reason = "the black-box tests' helper is public there"
+)]
 mod kubernetes_api;
 
 use std::sync::Arc;

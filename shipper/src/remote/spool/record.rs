@@ -96,6 +96,11 @@ pub fn decode(record: &[u8]) -> Result<Parcel, RecordFault> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic"
+)]
 mod tests {
     use super::*;
     use crate::remote::parcel::{Label, Series};
