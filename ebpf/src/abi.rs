@@ -7,7 +7,8 @@ use crate::registers::Registers;
 
 /// Head of each record in the ring buffer. Behind it stand
 /// `kernel_frames` + `user_frames` addresses (u64, leaf first, kernel's first), and, when `snapshot_bytes` is not
-/// zero, a [`Registers`] and that many bytes of the stack from its stack pointer upwards.
+/// zero, a [`Registers`] and that many bytes of the stack, from [`RED_ZONE_BYTES`](crate::limits::RED_ZONE_BYTES) below
+/// its stack pointer upwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RecordHeader {
@@ -84,8 +85,8 @@ pub struct Process {
     pub start_time: u64,
     /// [`RecordHeader::exec_id`] of the program image meant.
     pub exec_id: u32,
-    /// Blocks in use.
-    pub blocks: u32,
+    /// Number of its first block: while a newer set of blocks is written, this one stays in force.
+    pub first_block: u32,
     /// First address of each block, ascending; `u64::MAX` behind the last.
     pub starts: [u64; PROCESS_BLOCKS],
 }

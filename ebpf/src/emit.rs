@@ -5,7 +5,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_ringbuf_output, bpf_ringbuf_query};
 use leadsman_ebpf::abi::{Counter, RECORD_WORDS, RecordHeader};
-use leadsman_ebpf::limits::{MAX_KERNEL_FRAMES, SNAPSHOT_BYTES};
+use leadsman_ebpf::limits::{MAX_KERNEL_FRAMES, RED_ZONE_BYTES, SNAPSHOT_BYTES};
 use leadsman_ebpf::registers::Registers;
 use leadsman_ebpf::stop::StopReason;
 
@@ -32,9 +32,7 @@ pub(crate) fn emit(scratch: &mut Scratch, stop: u8) {
     scratch.header.stop = stop;
     let mut words = u64::from(scratch.frames);
     let mut snapshot_bytes = 0;
-    let mut wants_snapshot = stop == StopReason::ProcessUnknown as u8
-        || stop == StopReason::NoMapping as u8
-        || stop == StopReason::TableMissing as u8;
+    let mut wants_snapshot = StopReason::number_wants_snapshot(stop);
     if wants_snapshot && waiting >= size / 4 * 3 {
         // Rather many stacks cut short than some lost: what is left of the ring is for samples without a snapshot.
         wants_snapshot = false;
@@ -98,14 +96,26 @@ fn take_snapshot(scratch: &mut Scratch, mut pages: u64) -> u64 {
         *registers = scratch.first;
         let stack = registers.add(1);
         let rsp = scratch.first.rsp();
+        const RED_ZONE: u64 = RED_ZONE_BYTES as u64;
+        // Zeros where it lies in a page that nobody has touched yet.
+        bpf_probe_read_user(
+            stack.cast(),
+            RED_ZONE_BYTES as u32,
+            rsp.wrapping_sub(RED_ZONE) as *const _,
+        );
+        let stack = stack.cast::<u8>().add(RED_ZONE_BYTES);
         // The read must not run past the stack's end: fewer pages with each try.
         while pages > 0 {
-            let bytes = opaque(pages * PAGE - (rsp & (PAGE - 1)) % PAGE) & !7;
-            if bytes > SNAPSHOT_BYTES as u64 {
+            let mut bytes = opaque(pages * PAGE - (rsp & (PAGE - 1))) & !7;
+            if bytes > SNAPSHOT_BYTES as u64 - RED_ZONE {
+                bytes = SNAPSHOT_BYTES as u64 - RED_ZONE;
+            }
+            bytes = opaque(bytes);
+            if bytes > SNAPSHOT_BYTES as u64 - RED_ZONE {
                 return 0;
             }
             if bpf_probe_read_user(stack.cast(), bytes as u32, rsp as *const _) == 0 {
-                return bytes;
+                return RED_ZONE + bytes;
             }
             pages -= 1;
         }

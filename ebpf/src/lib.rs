@@ -8,6 +8,7 @@
 pub mod abi;
 pub mod limits;
 pub mod registers;
+pub mod root;
 pub mod rule;
 pub mod step;
 pub mod stop;

@@ -17,6 +17,9 @@ pub const MAX_KERNEL_FRAMES: usize = 127;
 /// Bytes of user stack carried by a sample that is finished in user space.
 pub const SNAPSHOT_BYTES: usize = 16 * 1024;
 
+/// Bytes below the stack pointer that belong to a leaf function (System V ABI, 3.2.2); a snapshot begins with them.
+pub const RED_ZONE_BYTES: usize = 128;
+
 /// Bytes of user stack that the walker reads with one helper call.
 pub const STACK_WINDOW_BYTES: usize = 256;
 

@@ -69,7 +69,7 @@ pub(crate) fn find_mapping(scratch: &mut Scratch, pc: u64) -> Result<(), StopRea
         );
         let key = BlockKey {
             tgid,
-            block: block as u32,
+            block: (block as u32).wrapping_add((*process).first_block),
         };
         let Some(block) = MAPPINGS.get_ptr(&key) else {
             return Err(StopReason::NoMapping);

@@ -21,6 +21,7 @@ use aya_ebpf::programs::PerfEventContext;
 use leadsman_ebpf::abi::Counter;
 use leadsman_ebpf::limits::{FRAMES_PER_CALL, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, WALK_CALLS};
 use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
+use leadsman_ebpf::root::{ends_with_call, may_hide_root};
 use leadsman_ebpf::rule::{Kind, Rule};
 use leadsman_ebpf::step::{step, step_frame_pointer};
 use leadsman_ebpf::stop::StopReason;
@@ -28,7 +29,7 @@ use leadsman_ebpf::stop::StopReason;
 use crate::emit::emit;
 use crate::lookup::{find_mapping, find_rule, has_no_table};
 use crate::maps::{OFFSETS, PROGRAMS, SCRATCH, Scratch, count};
-use crate::memory::{UserStack, kernel_half, kernel_word, opaque, read_kernel};
+use crate::memory::{UserStack, kernel_half, kernel_word, opaque, read_kernel, user_word};
 
 /// `PF_IO_WORKER | PF_USER_WORKER | PF_KTHREAD` (include/linux/sched.h): threads without user registers.
 const KERNEL_THREAD: u32 = 0x0000_0010 | 0x0000_4000 | 0x0020_0000;
@@ -71,6 +72,8 @@ pub(crate) fn sample(ctx: PerfEventContext) -> u32 {
     scratch.header.reserved = 0;
     scratch.calls = 0;
     scratch.helpers = 0;
+    scratch.return_address = 0;
+    scratch.guessed = 0;
     scratch.mapping_length = 0;
     scratch.window_start = 1;
 
@@ -136,7 +139,7 @@ pub(crate) fn walk(ctx: PerfEventContext) -> u32 {
     while remaining > 0 {
         let stop = walk_frame();
         if stop != 0 {
-            emit(scratch, stop as u8);
+            emit(scratch, walk_end(stop) as u8);
             return 0;
         }
         remaining -= 1;
@@ -171,6 +174,28 @@ extern "C" fn walk_frame() -> u32 {
     }
 }
 
+/// The number of the reason that a walk which stopped for the one numbered `stop` really ends for: behind the root of a
+/// stack that was laid out by hand it takes the frame back that is nobody's.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn walk_end(stop: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return StopReason::WalkRefused as u32;
+    };
+    // SAFETY: as in `sample`.
+    let scratch = unsafe { &mut *scratch };
+    if scratch.return_address == 0 || !may_hide_root(stop as u8) {
+        return stop;
+    }
+    match user_word(scratch.return_address.wrapping_sub(8)) {
+        Some(code) if !ends_with_call(code) => {
+            scratch.frames = scratch.frames.wrapping_sub(1);
+            StopReason::MadeStack as u32
+        }
+        _ => stop,
+    }
+}
+
 #[inline(always)]
 fn next_frame(scratch: &mut Scratch) -> Result<(), StopReason> {
     let pc = scratch.registers.lookup_pc();
@@ -182,6 +207,10 @@ fn next_frame(scratch: &mut Scratch) -> Result<(), StopReason> {
     // SAFETY: checked just above.
     unsafe { *scratch.words.as_mut_ptr().add(frames as usize) = pc };
     scratch.frames = frames as u32 + 1;
+    // The youngest frame was entered by nobody: in a system call it stands behind `syscall`.
+    let is_first = frames == u64::from(scratch.header.kernel_frames);
+    let is_called = scratch.registers.pc_is_exact | scratch.guessed == 0 && !is_first;
+    scratch.return_address = if is_called { scratch.registers.pc } else { 0 };
 
     let mut rule = Rule::UNCOVERED;
     if !has_no_table(scratch) {
@@ -196,7 +225,9 @@ fn next_frame(scratch: &mut Scratch) -> Result<(), StopReason> {
     // SAFETY: `stack` touches the window only.
     let registers = unsafe { &mut *registers };
     if rule.kind() == Kind::UNCOVERED {
-        step_frame_pointer(registers, &mut stack)
+        step_frame_pointer(registers, &mut stack)?;
+        scratch.guessed = 1;
+        Ok(())
     } else {
         step(registers, rule, &mut stack)
     }

@@ -71,6 +71,13 @@ pub(crate) struct Scratch {
     pub(crate) to_file_offset: u64,
     pub(crate) table: u32,
     pub(crate) mapping_kind: u32,
+    /// The return address that led to the frame emitted last; 0 when its pc is exact, or a frame pointer was followed
+    /// on the way to it.
+    pub(crate) return_address: u64,
+    /// Whether a frame pointer was followed.
+    pub(crate) guessed: u32,
+    /// Explicit padding.
+    pub(crate) reserved: u32,
     /// Runs of `walk` so far.
     pub(crate) calls: u32,
     /// Frames in `words`, kernel frames included.

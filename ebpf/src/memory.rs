@@ -80,6 +80,15 @@ pub(crate) fn read_kernel<T>(destination: *mut T, address: u64) -> bool {
     }
 }
 
+/// Eight bytes of the sampled process's memory.
+#[inline(always)]
+pub(crate) fn user_word(address: u64) -> Option<u64> {
+    let mut value = 0u64;
+    // SAFETY: the helper writes exactly the destination, or fails.
+    let failed = unsafe { bpf_probe_read_user((&raw mut value).cast(), 8, address as *const _) };
+    (failed == 0).then_some(value)
+}
+
 /// A kernel field of type u64 at `base + offset`; 0 when it can't be read.
 #[inline(always)]
 pub(crate) fn kernel_word(base: u64, offset: u32) -> u64 {

@@ -24,8 +24,8 @@ pub mod number {
 
 /// General registers of a frame, with the program counter.
 ///
-/// `known` has one bit for each DWARF register number: a call clobbers the scratch registers, so only the
-/// youngest frame (and one interrupted by a signal) knows them all.
+/// `known` has one bit for each DWARF register number: the youngest frame (and one interrupted by a signal) knows them
+/// all, a frame that was found by its frame pointer only that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Registers {
@@ -41,15 +41,6 @@ pub struct Registers {
 
 /// `known` of a frame whose every register is known.
 pub const ALL_KNOWN: u32 = 0xffff;
-
-/// `known` bits that survive a call: rbx, rbp, rsp, r12 to r15.
-pub const CALLEE_SAVED: u32 = 1 << number::RBX
-    | 1 << number::RBP
-    | 1 << number::RSP
-    | 1 << number::R12
-    | 1 << number::R13
-    | 1 << number::R14
-    | 1 << number::R15;
 
 impl Registers {
     /// The address to look up rows and mappings with: a call's own address rather than its return address, since a

@@ -9,7 +9,16 @@
 //!
 //! A slot k says where the caller's value of a register was saved: 0 nowhere (the register still holds it),
 //! the largest value "lost", anything else at `slot base - 8 k`. The slot base is the CFA, but `rbp + 8` for
-//! [`Kind::REALIGNED`]. The return address is always at CFA - 8.
+//! [`Kind::REALIGNED`] and [`Kind::REALIGNING`]. The return address is at CFA - 8, unless the kind says otherwise.
+//!
+//! Kinds that need more than an offset divide its bits, lowest first:
+//!
+//! ```text
+//! REALIGNING          register 4, offset 18 (signed, bytes)
+//! RETURN_IN_REGISTER  register 4, offset 18 (signed, bytes)
+//! DEREF               register 4, addend 7 (words), offset 11 (signed, words)
+//! DEREF_INDEXED       index register 4, addend 7 (words), offset 11 (signed, words)
+//! ```
 
 use crate::registers::number;
 
@@ -26,24 +35,29 @@ impl Kind {
     /// CFA = *(rbp + offset); registers are saved below `rbp + 8`: gcc's realigned stack frames
     /// (`DW_CFA_def_cfa_expression: DW_OP_breg6 offset, DW_OP_deref`).
     pub const REALIGNED: Self = Self(16);
-    /// CFA = *(rbp + offset) + 8; registers are saved below the CFA.
-    pub const DEREF_RBP_8: Self = Self(17);
-    /// CFA = *(rsp + offset) + 8; registers are saved below the CFA: OpenSSL's assembly.
-    pub const DEREF_RSP_8: Self = Self(18);
-    /// CFA = *(rsp + offset); registers are saved below the CFA.
-    pub const DEREF_RSP: Self = Self(19);
-    /// CFA = *(rbp + offset); registers are saved below the CFA.
-    pub const DEREF_RBP: Self = Self(20);
+    /// CFA = register + offset; registers are saved below `rbp + 8`: the first and last instructions of such functions,
+    /// while r10 (r13 in nested functions) still holds the CFA.
+    pub const REALIGNING: Self = Self(17);
+    /// CFA = *(register + offset) + addend; registers are saved below the CFA: OpenSSL's assembly, which keeps the
+    /// caller's rsp in its frame.
+    pub const DEREF: Self = Self(18);
+    /// CFA = *(rsp + offset + 8 * index register) + addend: OpenSSL's Montgomery multiplication.
+    pub const DEREF_INDEXED: Self = Self(19);
     /// CFA = rsp + 8 + 8 * ((pc & 15) >= offset): a lazy PLT entry as GNU ld describes it.
-    pub const PLT: Self = Self(21);
+    pub const PLT: Self = Self(20);
     /// The frame was pushed by the kernel for a signal: `rt_sigframe` stands at rsp.
-    pub const SIGNAL: Self = Self(22);
+    pub const SIGNAL: Self = Self(21);
+    /// CFA = rbp + 16, on whatever stack that is, rbp saved below it: Go's runtime, which changes stacks and keeps the
+    /// frame pointer. A frame pointer of zero is the root.
+    pub const SWITCHED: Self = Self(22);
+    /// CFA = rsp + offset, the return address is in a register: glibc's `vfork`, which has taken it from the stack.
+    pub const RETURN_IN_REGISTER: Self = Self(23);
     /// The return address is undefined: the root of the stack.
-    pub const END: Self = Self(23);
+    pub const END: Self = Self(24);
     /// The table has a rule here that this format does not express.
-    pub const UNSUPPORTED: Self = Self(24);
+    pub const UNSUPPORTED: Self = Self(25);
     /// No rule: coverage ends here.
-    pub const UNCOVERED: Self = Self(25);
+    pub const UNCOVERED: Self = Self(26);
     /// The greatest kind there is.
     pub const LAST: Self = Self::UNCOVERED;
 }
@@ -77,6 +91,9 @@ pub const SLOT_BITS: u32 = 5;
 
 /// Greatest CFA offset a rule holds, bytes; the least is its negative.
 pub const MAX_OFFSET: i32 = (1 << (OFFSET_BITS - 1)) - 1;
+const REGISTER_BITS: u32 = 4;
+const ADDEND_BITS: u32 = 7;
+const WORDS_BITS: u32 = OFFSET_BITS - REGISTER_BITS - ADDEND_BITS;
 
 /// A packed rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +107,8 @@ impl Rule {
     pub const END: Self = Self(Kind::END.0 as u64);
     /// A rule this format does not express.
     pub const UNSUPPORTED: Self = Self(Kind::UNSUPPORTED.0 as u64);
+    /// A frame on a stack that its function may have left.
+    pub const SWITCHED: Self = Self(Kind::SWITCHED.0 as u64);
     /// A signal frame.
     pub const SIGNAL: Self = Self(Kind::SIGNAL.0 as u64);
 
@@ -125,6 +144,72 @@ impl Rule {
         }
         let offset = (offset as u32 & ((1 << OFFSET_BITS) - 1)) as u64;
         Some(Self(kind.0 as u64 | offset << OFFSET_SHIFT | slots))
+    }
+
+    /// The offset field of [`Kind::REALIGNING`] and [`Kind::RETURN_IN_REGISTER`]; `None` when `offset` is out of range.
+    #[must_use]
+    pub const fn realigning(register: u8, offset: i32) -> Option<i32> {
+        let bits = OFFSET_BITS - REGISTER_BITS;
+        if register > 15 || offset >> (bits - 1) != offset >> 31 {
+            return None;
+        }
+        Self::field(offset << REGISTER_BITS | register as i32)
+    }
+
+    /// The offset field of [`Kind::DEREF`] and [`Kind::DEREF_INDEXED`], bytes; `None` when one of them is out of range
+    /// or no multiple of eight.
+    #[must_use]
+    pub const fn deref(register: u8, offset: i32, addend: u32) -> Option<i32> {
+        if register > 15 || offset & 7 != 0 || addend & 7 != 0 || addend >> 3 >= 1 << ADDEND_BITS {
+            return None;
+        }
+        let words = offset >> 3;
+        if words >> (WORDS_BITS - 1) != words >> 31 {
+            return None;
+        }
+        let addend = (addend >> 3) as i32;
+        Self::field(
+            words << (REGISTER_BITS + ADDEND_BITS) | addend << REGISTER_BITS | register as i32,
+        )
+    }
+
+    /// The one value without a negative is not used.
+    const fn field(value: i32) -> Option<i32> {
+        if value < -MAX_OFFSET {
+            None
+        } else {
+            Some(value)
+        }
+    }
+
+    /// The register of kinds that name one beside their offset.
+    #[inline(always)]
+    #[must_use]
+    pub fn register(self) -> u64 {
+        self.0 >> OFFSET_SHIFT & 15
+    }
+
+    /// The offset of [`Kind::REALIGNING`] and [`Kind::RETURN_IN_REGISTER`], sign-extended.
+    #[inline(always)]
+    #[must_use]
+    pub fn realigning_offset(self) -> u64 {
+        let shifted = self.0 << (64 - RBP_SHIFT);
+        ((shifted as i64) >> (64 - OFFSET_BITS + REGISTER_BITS)) as u64
+    }
+
+    /// The offset of [`Kind::DEREF`] and [`Kind::DEREF_INDEXED`], bytes, sign-extended.
+    #[inline(always)]
+    #[must_use]
+    pub fn deref_offset(self) -> u64 {
+        let shifted = self.0 << (64 - RBP_SHIFT);
+        (((shifted as i64) >> (64 - WORDS_BITS)) << 3) as u64
+    }
+
+    /// What those kinds add to what they read, bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn addend(self) -> u64 {
+        (self.0 >> (OFFSET_SHIFT + REGISTER_BITS) & ((1 << ADDEND_BITS) - 1)) << 3
     }
 
     /// What the CFA is computed from.

@@ -3,7 +3,7 @@
 //! Pure: the stack arrives through [`Stack`]. In BPF that reads the sampled thread's memory through a small
 //! window; in the symbolizer it reads a snapshot.
 
-use crate::registers::{ALL_KNOWN, CALLEE_SAVED, Registers, number};
+use crate::registers::{ALL_KNOWN, Registers, number};
 use crate::rule::{Kind, RBP_LOST, Rule, SLOT_LOST, SLOT_REGISTERS};
 use crate::stop::StopReason;
 
@@ -56,6 +56,10 @@ pub fn step<S: Stack>(
     let offset = rule.offset();
     let rbp = registers.rbp();
     let rsp = registers.rsp();
+    let on_rbp = kind == Kind::REALIGNED || kind == Kind::REALIGNING;
+    if on_rbp && registers.known >> number::RBP & 1 == 0 {
+        return Err(StopReason::RegisterLost);
+    }
 
     let cfa = if kind.0 < 16 {
         if registers.known >> kind.0 & 1 == 0 {
@@ -67,36 +71,53 @@ pub fn step<S: Stack>(
             .wrapping_add((((registers.pc & 15) >= offset) as u64) << 3)
     } else if kind == Kind::SIGNAL {
         return step_signal(registers, stack);
+    } else if kind == Kind::SWITCHED {
+        return follow_frame_pointer(registers, stack);
     } else if kind == Kind::END {
         return Err(StopReason::EndOfStack);
     } else if kind == Kind::UNCOVERED {
         return Err(StopReason::NoRow);
     } else if kind == Kind::UNSUPPORTED {
         return Err(StopReason::UnsupportedRule);
+    } else if kind == Kind::REALIGNED {
+        match stack.word(rbp.wrapping_add(offset)) {
+            Some(cfa) => cfa,
+            None => return Err(S::UNREADABLE),
+        }
     } else {
-        let on_rsp = kind == Kind::DEREF_RSP || kind == Kind::DEREF_RSP_8;
-        if !on_rsp && registers.known >> number::RBP & 1 == 0 {
+        let register = rule.register();
+        if registers.known >> register & 1 == 0 {
             return Err(StopReason::RegisterLost);
         }
-        let base = if on_rsp { rsp } else { rbp };
-        let Some(pointer) = stack.word(base.wrapping_add(offset)) else {
-            return Err(S::UNREADABLE);
-        };
-        let plus = kind == Kind::DEREF_RSP_8 || kind == Kind::DEREF_RBP_8;
-        pointer.wrapping_add((plus as u64) << 3)
+        let value = registers.general[(register & 15) as usize];
+        if kind == Kind::REALIGNING {
+            value.wrapping_add(rule.realigning_offset())
+        } else if kind == Kind::RETURN_IN_REGISTER {
+            rsp.wrapping_add(rule.realigning_offset())
+        } else {
+            let base = if kind == Kind::DEREF_INDEXED {
+                rsp.wrapping_add(value << 3)
+            } else {
+                value
+            };
+            match stack.word(base.wrapping_add(rule.deref_offset())) {
+                Some(pointer) => pointer.wrapping_add(rule.addend()),
+                None => return Err(S::UNREADABLE),
+            }
+        }
     };
 
-    if cfa <= rsp {
+    let in_register = kind == Kind::RETURN_IN_REGISTER;
+    if cfa < rsp || cfa == rsp && !in_register {
         return Err(StopReason::StackNotGrowing);
     }
-    let slot_base = if kind == Kind::REALIGNED {
-        rbp.wrapping_add(8)
-    } else {
-        cfa
-    };
+    let register = registers.general[(rule.register() & 15) as usize];
+    let slot_base = if on_rbp { rbp.wrapping_add(8) } else { cfa };
 
+    // Scratch registers keep their values as far as tables say, and no compiler computes a CFA from one behind a call: only
+    // assembly does, whose own functions leave it alone (OpenSSL).
+    let mut known = registers.known;
     // The lowest slots first: the stack window then moves upwards only.
-    let mut known = registers.known & CALLEE_SAVED;
     if rule.slots() != 0 {
         let mut position = 0;
         while position < SLOT_REGISTERS.len() {
@@ -128,8 +149,13 @@ pub fn step<S: Stack>(
             None => return Err(S::UNREADABLE),
         }
     }
-    let Some(return_address) = stack.word(cfa.wrapping_sub(8)) else {
-        return Err(S::UNREADABLE);
+    let return_address = if in_register {
+        register
+    } else {
+        match stack.word(cfa.wrapping_sub(8)) {
+            Some(word) => word,
+            None => return Err(S::UNREADABLE),
+        }
     };
     if return_address == 0 {
         return Err(StopReason::ReturnAddressZero);
@@ -184,11 +210,24 @@ pub fn step_frame_pointer<S: Stack>(
     if registers.known >> number::RBP & 1 == 0 {
         return Err(StopReason::RegisterLost);
     }
+    if rbp != 0 && (rbp & 7 != 0 || rbp < rsp || rbp.wrapping_sub(rsp) > MAX_FRAME_BYTES) {
+        return Err(StopReason::FramePointerImplausible);
+    }
+    follow_frame_pointer(registers, stack)
+}
+
+/// The step itself, wherever rbp leads.
+#[inline(always)]
+fn follow_frame_pointer<S: Stack>(
+    registers: &mut Registers,
+    stack: &mut S,
+) -> Result<(), StopReason> {
+    let rbp = registers.rbp();
+    if registers.known >> number::RBP & 1 == 0 {
+        return Err(StopReason::RegisterLost);
+    }
     if rbp == 0 {
         return Err(StopReason::FramePointerZero);
-    }
-    if rbp & 7 != 0 || rbp < rsp || rbp.wrapping_sub(rsp) > MAX_FRAME_BYTES {
-        return Err(StopReason::FramePointerImplausible);
     }
     let Some(caller_rbp) = stack.word(rbp) else {
         return Err(S::UNREADABLE);
@@ -208,5 +247,7 @@ pub fn step_frame_pointer<S: Stack>(
     Ok(())
 }
 
+#[cfg(test)]
+mod recorded;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,9 @@ pub enum StopReason {
     FramePointerZero = 3,
     /// The sample has no user stack: a kernel thread, or a process that has given up its memory at its end.
     KernelThread = 4,
+    /// The frame's return address was pushed by no call: the first function of a stack that was laid out by hand, a
+    /// coroutine's for instance (see [`root`](crate::root)).
+    MadeStack = 5,
 
     /// More frames than [`MAX_USER_FRAMES`](crate::limits::MAX_USER_FRAMES): the root side was cut.
     DepthLimit = 16,
@@ -53,11 +56,12 @@ pub enum StopReason {
 
 impl StopReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::EndOfStack,
         Self::ReturnAddressZero,
         Self::FramePointerZero,
         Self::KernelThread,
+        Self::MadeStack,
         Self::DepthLimit,
         Self::ProcessUnknown,
         Self::NoMapping,
@@ -93,10 +97,16 @@ impl StopReason {
     /// user space has or will have.
     #[must_use]
     pub fn wants_snapshot(self) -> bool {
-        matches!(
-            self,
-            Self::ProcessUnknown | Self::NoMapping | Self::TableMissing
-        )
+        Self::number_wants_snapshot(self as u8)
+    }
+
+    /// [`StopReason::wants_snapshot`] by number, which is what the BPF programs have.
+    #[inline(always)]
+    #[must_use]
+    pub fn number_wants_snapshot(number: u8) -> bool {
+        number == Self::ProcessUnknown as u8
+            || number == Self::NoMapping as u8
+            || number == Self::TableMissing as u8
     }
 
     /// The name used in metrics, on the page and in summaries: lower case, words joined by `_`.
@@ -107,6 +117,7 @@ impl StopReason {
             Self::ReturnAddressZero => "return_address_zero",
             Self::FramePointerZero => "frame_pointer_zero",
             Self::KernelThread => "kernel_thread",
+            Self::MadeStack => "made_stack",
             Self::DepthLimit => "depth_limit",
             Self::ProcessUnknown => "process_unknown",
             Self::NoMapping => "no_mapping",

@@ -24,13 +24,13 @@ const MAGIC_1_18: u32 = 0xffff_fff0;
 /// `internal/abi.Go120PCLnTabMagic`, in use up to Go 1.26.
 const MAGIC_1_20: u32 = 0xffff_fff1;
 /// Bytes of the header: eight bytes of numbers, then eight words.
-const HEADER: u64 = 72;
+pub const HEADER_BYTES: usize = 72;
 /// Functions of one program; the largest have about 300,000.
 const MAX_FUNCTIONS: u64 = 2 << 20;
 /// Bytes of a function's table of lines or files that are read.
 const MAX_TABLE: u64 = 64 << 10;
 /// Place of `text` among the words of `runtime.moduledata`.
-const MODULE_TEXT: u64 = 22 * 8;
+pub const MODULE_TEXT: u64 = 22 * 8;
 
 /// A frame as the table has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,20 +62,22 @@ pub struct GoFunctions {
     entries: Vec<(u32, u32)>,
 }
 
-struct Header {
-    quantum: u8,
-    count: u64,
-    text: u64,
-    names: u64,
+/// The head of the table: places in it, and what its numbers count from.
+#[derive(Debug)]
+pub struct Header {
+    pub quantum: u8,
+    pub count: u64,
+    pub text: u64,
+    pub names: u64,
     compilation_units: u64,
     files: u64,
-    values: u64,
-    functions: u64,
+    pub values: u64,
+    pub functions: u64,
 }
 
 impl Header {
     /// Nothing for formats of other versions.
-    fn parse(mut bytes: EndianSlice<'_, LittleEndian>) -> gimli::Result<Option<Self>> {
+    pub fn parse(mut bytes: EndianSlice<'_, LittleEndian>) -> gimli::Result<Option<Self>> {
         let magic = bytes.read_u32()?;
         let _zeros = bytes.read_u16()?;
         let quantum = bytes.read_u8()?;
@@ -108,7 +110,7 @@ impl GoFunctions {
             return Ok(None);
         };
         let table = Section::open(file, elf.class(), section, 0)?;
-        let Some(header) = table.parse(0, HEADER, Header::parse)? else {
+        let Some(header) = table.parse(0, HEADER_BYTES as u64, Header::parse)? else {
             return Ok(None);
         };
         if header.count > MAX_FUNCTIONS {

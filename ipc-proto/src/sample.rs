@@ -204,7 +204,7 @@ wire_struct! {
         pub registers: List<u64, 17>,
         /// Whether the pc is where execution stood; not so behind a `syscall` instruction.
         pub pc_is_exact: bool,
-        /// The stack from rsp upwards.
+        /// The stack from `RED_ZONE_BYTES` below rsp upwards.
         pub stack: Bytes<MAX_SNAPSHOT>,
     }
 }

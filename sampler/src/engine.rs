@@ -155,6 +155,7 @@ impl Engine {
             return;
         }
         self.account.ring_produced += 1;
+        process.saw(sample.tid, sample.time);
         self.cgroups.note(sample.cgroup);
         process.image.start_time = sample.start_time;
         process.image.exec_id = sample.exec_id;
@@ -247,7 +248,7 @@ impl Engine {
         if process.knowledge == Knowledge::Unavailable && process.image.mappings.all.is_empty() {
             return self.count_as(&sample, StopReason::MappingsUnknown);
         }
-        if !process.installed && process.exited.is_none() {
+        if !process.installed && process.may_run() {
             process.changed = true;
         }
         process.image.sampled = true;
@@ -476,7 +477,7 @@ impl Engine {
             ..
         } = self;
         for (pid, process) in processes.iter_mut() {
-            if !process.changed || process.exited.is_some() || process.image.start_time == 0 {
+            if !process.changed || !process.may_run() || process.image.start_time == 0 {
                 continue;
             }
             if !process.installed && !process.image.sampled {

@@ -42,9 +42,25 @@ impl MappingList {
             .map_or(u64::MAX, |mapping| mapping.start)
     }
 
+    /// Whether a mapping lies within a live one of the program's own file, the first that was mapped.
+    fn is_within_program(&self, new: &Mapping) -> bool {
+        let file = Backing::File as u8;
+        let Some(program) = self.all.iter().find(|mapping| mapping.backing == file) else {
+            return false;
+        };
+        self.find(new.start).is_some_and(|(_, old)| {
+            old.backing == file && old.executable == program.executable && new.end <= old.end
+        })
+    }
+
     /// Adds a mapping; those it covers end where it starts. Returns whether anything changed.
     fn add(&mut self, mut new: Mapping) -> bool {
         if new.backing == Backing::Anonymous as u8 {
+            if self.is_within_program(&new) {
+                // A program that moved its own text to huge pages: the code is still the file's. (A library's text
+                // may have been unmapped meanwhile, which the kernel does not report, so there it is not believed.)
+                return false;
+            }
             // Generated code grows piece by piece and changes its protection often: one mapping for all of it.
             loop {
                 let touching = self.live().find(|old| {
@@ -196,6 +212,29 @@ mod tests {
             Some(Backing::Special as u8)
         );
         assert_eq!((list.find(99), list.find(200)), (None, None));
+    }
+
+    #[test]
+    fn text_moved_to_huge_pages_is_still_the_programs() {
+        let mut list = MappingList::default();
+        assert!(list.add(mapping(100, 200, Backing::File)));
+        let mut library = mapping(300, 400, Backing::File);
+        library.executable = ExecutableId(2);
+        assert!(list.add(library));
+        assert!(!list.add(mapping(120, 160, Backing::Anonymous)));
+        assert!(!list.add(mapping(100, 200, Backing::Anonymous)));
+        assert!(
+            list.add(mapping(320, 360, Backing::Anonymous)),
+            "a library's"
+        );
+        assert!(
+            list.add(mapping(190, 210, Backing::Anonymous)),
+            "more than the text"
+        );
+        assert_eq!(
+            live(&list),
+            [(100, 190), (190, 210), (300, 320), (320, 360), (360, 400)]
+        );
     }
 
     #[test]

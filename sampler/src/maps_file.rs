@@ -19,19 +19,67 @@ use crate::sideband::NewMapping;
 pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// The executable mappings in a maps file, in address order; lines that do not parse are left out.
+///
+/// Anonymous executable memory between two pieces of one file, where that file's own bytes would be, is text that was
+/// moved to huge pages: it is reported as the file's.
 pub(crate) fn executable_mappings(text: &[u8]) -> Vec<NewMapping> {
-    text.split(|byte| *byte == b'\n')
-        .filter_map(mapping)
-        .collect()
+    let mut found: Vec<NewMapping> = Vec::new();
+    // The last piece of a file, and where in `found` anonymous memory stands right behind it.
+    let mut piece: Option<NewMapping> = None;
+    let mut behind: Vec<usize> = Vec::new();
+    for (mapping, is_executable) in text.split(|byte| *byte == b'\n').filter_map(mapping) {
+        let touches = |end: u64| end == mapping.start;
+        if mapping.inode == 0 {
+            let reached = behind
+                .last()
+                .and_then(|&index| found.get(index))
+                .or(piece.as_ref())
+                .map(|before| before.end);
+            if !mapping.path.is_empty() || !reached.is_some_and(touches) {
+                (piece, behind) = (None, Vec::new());
+            } else if is_executable {
+                behind.push(found.len());
+            }
+        } else {
+            if let Some(piece) = &piece {
+                let end = behind
+                    .last()
+                    .and_then(|&index| found.get(index))
+                    .map_or(piece.end, |last| last.end);
+                let continues = touches(end)
+                    && (piece.device, piece.inode) == (mapping.device, mapping.inode)
+                    && mapping.start.wrapping_sub(piece.start)
+                        == mapping.file_offset.wrapping_sub(piece.file_offset);
+                for &index in behind.iter().filter(|_| continues) {
+                    if let Some(moved) = found.get_mut(index) {
+                        let distance = moved.start.wrapping_sub(piece.start);
+                        *moved = NewMapping {
+                            start: moved.start,
+                            end: moved.end,
+                            file_offset: piece.file_offset.wrapping_add(distance),
+                            ..piece.clone()
+                        };
+                    }
+                }
+            }
+            (piece, behind) = (Some(mapping.clone()), Vec::new());
+        }
+        if is_executable {
+            found.push(mapping);
+        }
+    }
+    found
 }
 
-/// One line: `start-end perms offset major:minor inode path` (fs/proc/task_mmu.c, `show_map_vma`).
-fn mapping(line: &[u8]) -> Option<NewMapping> {
+/// One line: `start-end perms offset major:minor inode path` (fs/proc/task_mmu.c, `show_map_vma`), and whether it is
+/// executable.
+fn mapping(line: &[u8]) -> Option<(NewMapping, bool)> {
     let mut fields = line.splitn(6, |byte| *byte == b' ');
     let mut range = fields.next()?.splitn(2, |byte| *byte == b'-');
     let start = hexadecimal(range.next()?)?;
     let end = hexadecimal(range.next()?)?;
-    if fields.next()?.get(2) != Some(&b'x') || end <= start {
+    let is_executable = fields.next()?.get(2) == Some(&b'x');
+    if end <= start {
         return None;
     }
     let file_offset = hexadecimal(fields.next()?)?;
@@ -41,7 +89,7 @@ fn mapping(line: &[u8]) -> Option<NewMapping> {
     let inode = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let path = fields.next().unwrap_or_default().trim_ascii_start();
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-    Some(NewMapping {
+    let mapping = NewMapping {
         start,
         end,
         file_offset,
@@ -49,7 +97,8 @@ fn mapping(line: &[u8]) -> Option<NewMapping> {
         device: major << 32 | minor,
         inode,
         path: path.get(..MAX_PATH).unwrap_or(path).to_vec(),
-    })
+    };
+    Some((mapping, is_executable))
 }
 
 fn hexadecimal(text: &[u8]) -> Option<u64> {
@@ -80,6 +129,42 @@ mod tests {
         );
         assert!(mappings[1].path.is_empty());
         assert_eq!(mappings[2].path, b"[vdso]");
+    }
+
+    #[test]
+    fn text_moved_to_huge_pages_is_the_files() {
+        let line = |range: &str, perms: &str, offset: &str, inode: &str| {
+            format!("{range} {perms} {offset} 08:02 {inode} /bin/a\n")
+        };
+        let anonymous = |range: &str| format!("{range} r-xp 00000000 00:00 0 \n");
+        let moved = line("1000-2000", "r--p", "00000000", "7")
+            + &anonymous("2000-4000")
+            + &anonymous("4000-5000")
+            + &line("5000-6000", "r--p", "00004000", "7");
+        let mappings = executable_mappings(moved.as_bytes());
+        let places: Vec<_> = mappings
+            .iter()
+            .map(|mapping| (mapping.start, mapping.file_offset, mapping.inode))
+            .collect();
+        assert_eq!(places, [(0x2000, 0x1000, 7), (0x4000, 0x3000, 7)]);
+
+        for other in [
+            // Another distance, another file, a hole, the end.
+            line("1000-2000", "r--p", "00000000", "7")
+                + &anonymous("2000-5000")
+                + &line("5000-6000", "r--p", "00003000", "7"),
+            line("1000-2000", "r--p", "00000000", "7")
+                + &anonymous("2000-5000")
+                + &line("5000-6000", "r--p", "00004000", "8"),
+            line("1000-2000", "r--p", "00000000", "7")
+                + &anonymous("3000-5000")
+                + &line("5000-6000", "r--p", "00004000", "7"),
+            line("1000-2000", "r--p", "00000000", "7") + &anonymous("2000-5000"),
+        ] {
+            let mappings = executable_mappings(other.as_bytes());
+            assert_eq!(mappings.len(), 1);
+            assert_eq!(mappings[0].inode, 0, "{other}");
+        }
     }
 
     #[test]

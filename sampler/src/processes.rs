@@ -38,6 +38,8 @@ pub(crate) struct Process {
     pub(crate) changed: bool,
     /// When its first thread ended.
     pub(crate) exited: Option<u64>,
+    /// When another thread of it was seen after that, last.
+    pub(crate) outlived: Option<u64>,
     /// Whether samples of it are wanted.
     pub(crate) selected: bool,
     /// Samples that wait for its maps file.
@@ -227,7 +229,7 @@ impl Processes {
         let old = std::mem::replace(&mut process.image, new);
         process.knowledge = Knowledge::Whole;
         process.changed = false;
-        process.exited = None;
+        (process.exited, process.outlived) = (None, None);
         self.retire(old);
         was_installed.then_some(pid)
     }
@@ -293,7 +295,7 @@ impl Processes {
         let ended = self
             .all
             .iter()
-            .filter(|(_, process)| process.exited.is_some_and(|exited| exited < before));
+            .filter(|(_, process)| process.ended().is_some_and(|ended| ended < before));
         let ended: Vec<u32> = ended.map(|(pid, _)| *pid).collect();
         ended
             .into_iter()
@@ -330,7 +332,30 @@ impl Processes {
     }
 }
 
+/// How long a process without its first thread is remembered after its last sample: that its others ended is not told.
+const LEADERLESS_LIFE: u64 = 600_000_000_000;
+
 impl Process {
+    /// A thread of it ran at that time.
+    pub(crate) fn saw(&mut self, tid: u32, time: u64) {
+        if tid != self.image.pid && self.exited.is_some_and(|exited| exited < time) {
+            self.outlived = Some(time);
+        }
+    }
+
+    /// When it ended; `None` while it runs. Threads may outlive their process's first one.
+    pub(crate) fn ended(&self) -> Option<u64> {
+        match self.outlived {
+            Some(time) => Some(time.saturating_add(LEADERLESS_LIFE)),
+            None => self.exited,
+        }
+    }
+
+    /// Whether it may be sampled again.
+    pub(crate) fn may_run(&self) -> bool {
+        self.exited.is_none() || self.outlived.is_some()
+    }
+
     fn new(image: Image, knowledge: Knowledge, selected: bool) -> Self {
         Self {
             image,
@@ -338,6 +363,7 @@ impl Process {
             installed: false,
             changed: false,
             exited: None,
+            outlived: None,
             selected,
             waiting: Vec::new(),
         }

@@ -548,6 +548,14 @@ impl Code for ImageCode<'_> {
         self.image.find(address)
     }
 
+    fn code_before(&self, mapping: &Mapping, address: u64) -> Option<u64> {
+        let offset = address
+            .wrapping_sub(mapping.start)
+            .wrapping_add(mapping.file_offset);
+        let is_file = job::backing(mapping) == Backing::File;
+        is_file.then(|| self.executables.word_before(mapping.executable, offset))?
+    }
+
     fn unwinding(&self, mapping: &Mapping) -> Unwinding<'_> {
         let executable = match job::backing(mapping) {
             Backing::Anonymous | Backing::Special => return Unwinding::FramePointer,

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use ipc_proto::codec::Bytes;
@@ -231,6 +232,17 @@ impl Executables {
         let executable = self.all.get(&id)?;
         executable.used.set(self.tick());
         Some(&executable.table)
+    }
+
+    /// The eight bytes before a place in an executable's file, if the file is at hand.
+    pub(crate) fn word_before(&self, id: ExecutableId, offset: u64) -> Option<u64> {
+        let FileState::Given(Some(file)) = &self.all.get(&id)?.file else {
+            return None;
+        };
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, offset.checked_sub(8)?)
+            .ok()?;
+        Some(u64::from_le_bytes(bytes))
     }
 
     fn tick(&self) -> u64 {

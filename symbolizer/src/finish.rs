@@ -12,8 +12,9 @@
 use ipc_proto::ids::ExecutableId;
 use ipc_proto::sample::{Frame, Mapping, Snapshot};
 use ipc_proto::table_file::TableFile;
-use leadsman_ebpf::limits::MAX_USER_FRAMES;
+use leadsman_ebpf::limits::{MAX_USER_FRAMES, RED_ZONE_BYTES};
 use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
+use leadsman_ebpf::root::{ends_with_call, may_hide_root};
 use leadsman_ebpf::rule::{Kind, Rule};
 use leadsman_ebpf::step::{Stack, step, step_frame_pointer};
 use leadsman_ebpf::stop::StopReason;
@@ -37,6 +38,8 @@ pub(crate) trait Code {
     fn mapping(&self, address: u64) -> Option<(u32, &Mapping)>;
     /// How code of a mapping is unwound.
     fn unwinding(&self, mapping: &Mapping) -> Unwinding<'_>;
+    /// The eight bytes of code before an address of a mapping, little endian; nothing when they are not at hand.
+    fn code_before(&self, mapping: &Mapping, address: u64) -> Option<u64>;
 }
 
 /// A walked stack.
@@ -62,16 +65,44 @@ pub(crate) fn walk(snapshot: &Snapshot, code: &impl Code) -> Walk {
         return walk;
     };
     let mut stack = SnapshotStack {
-        start: registers.rsp(),
+        start: registers.rsp().wrapping_sub(RED_ZONE_BYTES as u64),
         bytes: &snapshot.stack.0,
     };
+    let mut entry = Entry::default();
     while walk.frames.len() < MAX_USER_FRAMES {
-        if let Err(stop) = next_frame(&mut registers, &mut stack, code, &mut walk) {
-            walk.stop = stop;
+        if let Err(stop) = next_frame(&mut registers, &mut stack, code, &mut walk, &mut entry) {
+            walk.stop = end(stop, entry, code, &mut walk);
             break;
         }
     }
     walk
+}
+
+/// How the frame emitted last was entered.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    /// The return address that led to it; none when its pc is exact.
+    return_address: Option<u64>,
+    /// Whether a frame pointer was followed on the way to it.
+    guessed: bool,
+}
+
+/// Why a walk that stopped for `stop` really ends, as `walk_end` of the BPF programs says it.
+fn end(stop: StopReason, entry: Entry, code: &impl Code, walk: &mut Walk) -> StopReason {
+    if entry.guessed || !may_hide_root(stop as u8) {
+        return stop;
+    }
+    let Some(return_address) = entry.return_address else {
+        return stop;
+    };
+    let bytes = code
+        .mapping(return_address.wrapping_sub(1))
+        .and_then(|(_, mapping)| code.code_before(mapping, return_address));
+    if bytes.is_none_or(ends_with_call) {
+        return stop;
+    }
+    walk.frames.pop();
+    StopReason::MadeStack
 }
 
 /// Emits the current frame and moves to its caller, as `next_frame` of the BPF programs does.
@@ -80,9 +111,13 @@ fn next_frame(
     stack: &mut SnapshotStack<'_>,
     code: &impl Code,
     walk: &mut Walk,
+    entry: &mut Entry,
 ) -> Result<(), StopReason> {
     let pc = registers.lookup_pc();
     let (index, mapping) = code.mapping(pc).ok_or(StopReason::NoMapping)?;
+    // The youngest frame was entered by nobody: in a system call it stands behind `syscall`.
+    let is_called = registers.pc_is_exact == 0 && !walk.frames.is_empty();
+    entry.return_address = is_called.then_some(registers.pc);
     walk.frames.push(Frame {
         mapping: index,
         address: pc,
@@ -103,7 +138,10 @@ fn next_frame(
         (Err(StopReason::FramePointerImplausible), Unwinding::Unreadable) => {
             Err(StopReason::ExecutableUnreadable)
         }
-        (result, _) => result,
+        (result, _) => {
+            entry.guessed |= result.is_ok();
+            result
+        }
     }
 }
 
@@ -133,7 +171,7 @@ fn registers(snapshot: &Snapshot) -> Option<Registers> {
     })
 }
 
-/// The bytes from the stack pointer upwards.
+/// The bytes from the red zone below the stack pointer upwards.
 struct SnapshotStack<'a> {
     start: u64,
     bytes: &'a [u8],

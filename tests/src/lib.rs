@@ -18,6 +18,7 @@ pub mod machine_tree;
 pub mod metrics;
 pub mod mixed_load;
 pub mod nginx;
+pub mod odd;
 pub mod parca;
 pub mod perf;
 pub mod places;
@@ -25,6 +26,7 @@ pub mod process;
 pub mod profile;
 pub mod record;
 pub mod relay;
+pub mod report;
 pub mod up;
 pub mod workloads;
 

@@ -29,7 +29,7 @@ pub struct Variant {
     pub is_static: bool,
 }
 
-pub const VARIANTS: [Variant; 9] = [
+pub const VARIANTS: [Variant; 10] = [
     Variant {
         name: "chains-O0",
         flags: &["-O0"],
@@ -75,9 +75,20 @@ pub const VARIANTS: [Variant; 9] = [
         flags: &["-O2", "-static-pie", "-DWORKLOAD_STATIC"],
         is_static: true,
     },
+    // PLT entries that begin with endbr64, and relocations packed by the linker.
+    Variant {
+        name: "chains-ibt",
+        flags: &[
+            "-O2",
+            "-fcf-protection=full",
+            "-Wl,-z,ibtplt",
+            "-Wl,-z,pack-relative-relocs",
+        ],
+        is_static: false,
+    },
 ];
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 17] = [
     "chains.c",
     "plugin.c",
     "plt.c",
@@ -88,6 +99,13 @@ const SOURCES: [&str; 10] = [
     "compiled.c",
     "busy.py",
     "busy.js",
+    "odd.c",
+    "other.c",
+    "crypto.c",
+    "simple.c",
+    "compat.c",
+    "async.rs",
+    "cgo.go",
 ];
 
 /// The threads of chains.c, in the order of its own table.
@@ -332,7 +350,7 @@ fn fingerprint(sources: &Path) -> Result<String> {
 fn compile(sources: &Path, into: &Path) -> Result<()> {
     const DEADLINE: Duration = Duration::from_secs(300);
     let gcc = require_command("gcc")?;
-    for library in ["plugin", "plt"] {
+    for library in ["plugin", "plt", "other"] {
         run_ok(
             Command::new(&gcc)
                 .args(["-O2", "-shared", "-fPIC"])
@@ -364,10 +382,11 @@ fn compile(sources: &Path, into: &Path) -> Result<()> {
         Command::new(&gcc)
             .args(["-O2", "-o"])
             .arg(into.join("w-child"))
-            .arg(sources.join("child.c")),
+            .arg(sources.join("child.c"))
+            .arg("-pthread"),
         DEADLINE,
     )?;
-    for other_name in ["w-exec", "w-pinned", "w-short"] {
+    for other_name in ["w-exec", "w-pinned", "w-short", "w-texec"] {
         fs::hard_link(into.join("w-child"), into.join(other_name))?;
     }
     run_ok(
@@ -395,9 +414,92 @@ fn compile(sources: &Path, into: &Path) -> Result<()> {
         DEADLINE,
     )?;
     fs::remove_dir_all(into.join("go-cache"))?;
+    compile_odd(sources, into)?;
     for script in ["compiled.c", "busy.py", "busy.js"] {
         fs::copy(sources.join(script), into.join(script))?;
     }
+    Ok(())
+}
+
+/// The programs with odd stacks, and those that are odd themselves.
+fn compile_odd(sources: &Path, into: &Path) -> Result<()> {
+    const DEADLINE: Duration = Duration::from_secs(300);
+    const COMPAT: [&str; 7] = [
+        "-m32",
+        "-nostdlib",
+        "-static",
+        "-fno-pie",
+        "-no-pie",
+        "-fno-stack-protector",
+        "-ffreestanding",
+    ];
+    let c_programs: [(&str, &str, &str, &[&str]); 7] = [
+        ("gcc", "odd", "odd", &["-pthread"]),
+        (
+            "gcc",
+            "crypto",
+            "crypto",
+            &["-pthread", "-l:libcrypto.so.3"],
+        ),
+        ("gcc", "simple", "simple", &["-pthread"]),
+        ("musl-gcc", "simple", "simple-musl", &["-pthread"]),
+        (
+            "musl-gcc",
+            "simple",
+            "simple-muslst",
+            &["-static", "-pthread"],
+        ),
+        ("gcc", "compat", "w-compat", &COMPAT),
+        // Without call frame information of the linker's for its PLT entries.
+        (
+            "gcc",
+            "chains",
+            "chains-bareplt",
+            &["-pthread", "-Wl,--no-ld-generated-unwind-info"],
+        ),
+    ];
+    for (compiler, source, name, flags) in c_programs {
+        let mut command = Command::new(require_command(compiler)?);
+        command
+            .args(["-O2", "-o"])
+            .arg(into.join(name))
+            .arg(sources.join(format!("{source}.c")))
+            .args(flags);
+        if source == "chains" {
+            command
+                .arg(into.join("libchains-plt.so"))
+                .args(["-Wl,-rpath,$ORIGIN", "-Wl,-z,lazy"]);
+        }
+        run_ok(&mut command, DEADLINE)?;
+    }
+    run_ok(
+        Command::new(require_command("rustc")?)
+            .args(["-O", "--edition", "2024", "-o"])
+            .arg(into.join("chains-async"))
+            .arg(sources.join("async.rs")),
+        DEADLINE,
+    )?;
+    run_ok(
+        Command::new(require_command("go")?)
+            .args(["build", "-o"])
+            .arg(into.join("chains-cgo"))
+            .arg(sources.join("cgo.go"))
+            .env("GOCACHE", into.join("go-cache"))
+            .env("GOTOOLCHAIN", "local")
+            .env("CGO_ENABLED", "1"),
+        DEADLINE,
+    )?;
+    // The same program without debug information: Go's own tables are left.
+    run_ok(
+        Command::new(require_command("go")?)
+            .args(["build", "-ldflags", "-s -w", "-o"])
+            .arg(into.join("chains-gostrip"))
+            .arg(sources.join("chains.go"))
+            .env("GOCACHE", into.join("go-cache"))
+            .env("GOTOOLCHAIN", "local"),
+        DEADLINE,
+    )?;
+    fs::remove_dir_all(into.join("go-cache"))?;
     Ok(())
 }
 
@@ -417,13 +519,18 @@ impl Workload {
 
     /// As [`Workload::start`], of an executable that says the same.
     pub fn start_at(path: &Path, arguments: &[&str]) -> Result<Self> {
-        let mut child = Command::new(path)
-            .args(arguments)
+        Self::run(Command::new(path).args(arguments))
+    }
+
+    /// As [`Workload::start`], by a command of one's own.
+    pub fn run(command: &mut Command) -> Result<Self> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot start {}", path.display()))?;
+            .with_context(|| format!("cannot start {program}"))?;
         let stdout = child
             .stdout
             .take()
@@ -437,8 +544,7 @@ impl Workload {
         (&mut workload._stdout).take(200).read_line(&mut line)?;
         ensure!(
             line.starts_with("started "),
-            "{} said '{}' instead of 'started ...'",
-            path.display(),
+            "{program} said '{}' instead of 'started ...'",
             line.trim()
         );
         Ok(workload)

@@ -1,13 +1,11 @@
 //! Every thread of the workloads shows exactly the stack it has: one recording of the whole machine, judged thread by thread.
 
-use std::fmt::Write;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use leadsman_tests::Machine;
-use leadsman_tests::chain::Chain;
-use leadsman_tests::profile::{Profile, Stack};
 use leadsman_tests::record::record_profile;
+use leadsman_tests::report::Report;
 use leadsman_tests::workloads::{
     VARIANTS, Variant, Workload, c_chains, child_chains, cpp_chains, go_chain, rust_chains,
 };
@@ -15,84 +13,6 @@ use leadsman_tests::workloads::{
 /// Share of a thread's samples that must show its exact chain, from a cold start on a machine that does other things too:
 /// the children of a few milliseconds are all beginning.
 const SHARE: f64 = 0.94;
-/// Samples below which one accident would decide.
-const FEWEST: i64 = 30;
-/// Samples of a thread that may be wrong however few it has: its first ones, taken before its tables were there.
-const FIRST: f64 = 10.0;
-/// glibc 2.36 describes makecontext's trampoline as if it had a caller, so a resumed coroutine is walked to its entry
-/// function, but not known to end there: of this thread only the other half shows its chain.
-const COROUTINE: &str = "w-coroutine";
-const COROUTINE_SHARE: f64 = 0.4;
-/// Samples from which on each path of a chain must have been seen.
-const ALL_PATHS: i64 = 200;
-/// Each path of a chain must be seen down to its last function in this share of the thread's samples.
-const WHOLE: f64 = 0.05;
-
-#[derive(Default)]
-struct Report {
-    text: String,
-    failed: usize,
-}
-
-impl Report {
-    fn judge(
-        &mut self,
-        profile: &Profile,
-        program: &str,
-        chain: &Chain,
-        select: impl FnMut(&Stack) -> bool,
-    ) -> Result<()> {
-        let judgement = profile.judge(chain, select);
-        let mut faults = Vec::new();
-        if judgement.all < FEWEST {
-            faults.push(format!("only {} samples", judgement.all));
-        }
-        let wanted = if chain.thread == COROUTINE {
-            COROUTINE_SHARE
-        } else {
-            SHARE.min(1.0 - FIRST / judgement.all as f64)
-        };
-        if judgement.share() < wanted {
-            faults.push(format!("{:.1} % right", 100.0 * judgement.share()));
-        }
-        for (path, whole) in judgement.whole.iter().enumerate() {
-            let judged = judgement.all >= ALL_PATHS && chain.thread != COROUTINE;
-            if judged && (*whole as f64) < WHOLE * judgement.all as f64 {
-                faults.push(format!("path {path} seen whole {whole} times"));
-            }
-        }
-        let thread = chain.thread;
-        let verdict = if faults.is_empty() {
-            "ok".to_owned()
-        } else {
-            faults.join(", ")
-        };
-        writeln!(
-            self.text,
-            "{program:15} {thread:12} {:5} samples {:5.1} % {verdict}{}",
-            judgement.all,
-            100.0 * judgement.share(),
-            if faults.is_empty() {
-                String::new()
-            } else {
-                judgement.shown()
-            }
-        )?;
-        self.failed += usize::from(!faults.is_empty());
-        Ok(())
-    }
-
-    fn finish(self) -> Result<()> {
-        println!("{}", self.text);
-        ensure!(
-            self.failed == 0,
-            "{} threads do not show their chain:\n{}",
-            self.failed,
-            self.text
-        );
-        Ok(())
-    }
-}
 
 /// Records the whole machine while these variants of chains.c run, and judges all their threads.
 fn judge_variants(variants: &[Variant]) -> Result<()> {
@@ -102,7 +22,7 @@ fn judge_variants(variants: &[Variant]) -> Result<()> {
         .map(|variant| Workload::start(variant.name, &["600"]))
         .collect::<Result<Vec<Workload>>>()?;
     let recording = record_profile(&["-d", "6s", "-F", "997"])?;
-    let mut report = Report::default();
+    let mut report = Report::demanding(SHARE);
     for (variant, workload) in variants.iter().zip(&running) {
         let pid = i64::from(workload.id());
         for chain in c_chains(*variant) {
@@ -134,7 +54,9 @@ fn other_ways_to_compile_dynamic_programs() -> Result<()> {
     judge_variants(
         &VARIANTS
             .into_iter()
-            .filter(|variant| !variant.is_static && variant.name != "chains-O2")
+            .filter(|variant| {
+                !variant.is_static && !["chains-O2", "chains-ibt"].contains(&variant.name)
+            })
             .collect::<Vec<_>>(),
     )
 }
@@ -156,7 +78,7 @@ fn other_compiled_languages() -> Result<()> {
     let rust = Workload::start("chains-rs", &["600"])?;
     let go = Workload::start("chains-go", &["600"])?;
     let recording = record_profile(&["-d", "4s", "-F", "499"])?;
-    let mut report = Report::default();
+    let mut report = Report::demanding(SHARE);
     for (program, workload, chains) in [
         ("chains-cpp", &cpp, cpp_chains()),
         ("chains-rs", &rust, rust_chains()),
@@ -187,7 +109,7 @@ fn a_program_that_starts_during_the_recording() -> Result<()> {
         .join()
         .map_err(|_panic| anyhow::anyhow!("the recording thread panicked"))??;
     let pid = i64::from(workload.id());
-    let mut report = Report::default();
+    let mut report = Report::demanding(SHARE);
     for variant in VARIANTS
         .into_iter()
         .filter(|variant| variant.name == "chains-O3")

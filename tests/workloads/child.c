@@ -6,8 +6,10 @@
  *   child exit STATUS        burns 30 ms and exits with STATUS
  *   child signal NUMBER      burns 30 ms and dies by that signal
  *   child identity           burns 30 ms and prints its uid and gid
+ *   child thread-exec MS     its second thread replaces the image, which then burns MS
  */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -52,6 +54,13 @@ static long number(int argc, char **argv, int index) {
     return strtol(argv[index], NULL, 10);
 }
 
+static void *replace_image(void *argument) {
+    char **argv = argument;
+    execl(argv[0], argv[0], "spin", argv[2], (char *)NULL);
+    perror(argv[0]);
+    exit(1);
+}
+
 int main(int argc, char **argv) {
     const char *verb = argc > 1 ? argv[1] : "";
     if (strcmp(verb, "spin") == 0) {
@@ -66,6 +75,11 @@ int main(int argc, char **argv) {
             perror(argv[0]);
             return 1;
         }
+    } else if (strcmp(verb, "thread-exec") == 0) {
+        number(argc, argv, 2);
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, replace_image, argv) != 0) return 1;
+        pthread_join(thread, NULL);
     } else if (strcmp(verb, "pinned") == 0) {
         cpu_set_t set;
         CPU_ZERO(&set);

@@ -56,8 +56,8 @@ fn a_pushed_frame_gives_back_what_it_saved() {
     );
     assert_eq!(
         registers.known >> number::RAX & 1,
-        0,
-        "a call clobbers scratch registers"
+        1,
+        "nothing says that a scratch register changed"
     );
     let on_lost = rule(Kind::register(number::R15), 8, 0, [0; 5]);
     assert_eq!(
@@ -78,6 +78,85 @@ fn a_realigned_frame_is_found_through_rbp() {
         (0x2000, 0x7020, 0xbb)
     );
     assert_eq!(registers.general[number::RBX as usize], 0xb);
+}
+
+#[test]
+fn a_frame_being_realigned_is_found_through_its_register() {
+    // CFA = r10, rbp was saved at rbp + 0: behind `push rbp; mov rbp, rsp`, before r10 is saved.
+    let words = &[0xbb, 0x2000, 0, 0x2000];
+    let mut registers = leaf(0x7000, 0x7000);
+    registers.general[number::R10 as usize] = 0x7020;
+    let field = Rule::realigning(number::R10, 0).expect("in range");
+    let frame = rule(Kind::REALIGNING, field, 1, [0; 5]);
+    assert_eq!(
+        step(&mut registers, frame, &mut Words(0x7000, words)),
+        Ok(())
+    );
+    assert_eq!(
+        (registers.pc, registers.rsp(), registers.rbp()),
+        (0x2000, 0x7020, 0xbb)
+    );
+    // A caller has lost the scratch register, or rbp.
+    for lost in [number::R10, number::RBP] {
+        let mut registers = leaf(0x7000, 0x7000);
+        registers.known &= !(1 << lost);
+        assert_eq!(
+            step(&mut registers, frame, &mut Words(0x7000, words)),
+            Err(StopReason::RegisterLost)
+        );
+    }
+}
+
+#[test]
+fn a_frame_that_keeps_its_callers_rsp_is_found_through_it() {
+    // *(rsp + 8) + 16 is the CFA; then *(rsp + 8 * r9 - 8).
+    let words = &[0, 0x7010, 0, 0x2000, 0, 0];
+    for (kind, register, offset, value) in [
+        (Kind::DEREF, number::RSP, 8, 0x7000),
+        (Kind::DEREF, number::R12, -8, 0x7010),
+        (Kind::DEREF_INDEXED, number::R9, -8, 2),
+    ] {
+        let mut registers = leaf(0x7000, 0);
+        registers.general[usize::from(register)] = value;
+        let field = Rule::deref(register, offset, 16).expect("in range");
+        let frame = rule(kind, field, 0, [0; 5]);
+        assert_eq!(
+            step(&mut registers, frame, &mut Words(0x7000, words)),
+            Ok(())
+        );
+        assert_eq!((registers.pc, registers.rsp()), (0x2000, 0x7020));
+    }
+}
+
+#[test]
+fn a_return_address_may_be_in_a_register() {
+    let mut registers = leaf(0x7000, 0);
+    registers.general[usize::from(number::RDI)] = 0x2000;
+    let field = Rule::realigning(number::RDI, 0).expect("in range");
+    let frame = rule(Kind::RETURN_IN_REGISTER, field, 0, [0; 5]);
+    assert_eq!(step(&mut registers, frame, &mut Words(0x7000, &[])), Ok(()));
+    assert_eq!((registers.pc, registers.rsp()), (0x2000, 0x7000));
+    registers.known = 0;
+    assert_eq!(
+        step(&mut registers, frame, &mut Words(0x7000, &[])),
+        Err(StopReason::RegisterLost)
+    );
+}
+
+#[test]
+fn a_changed_stack_is_left_by_its_frame_pointer() {
+    // rbp is on a stack below this one.
+    let mut registers = leaf(0x9000, 0x7000);
+    let mut stack = Words(0x7000, &[0x7100, 0x2000]);
+    assert_eq!(step(&mut registers, Rule::SWITCHED, &mut stack), Ok(()));
+    assert_eq!(
+        (registers.pc, registers.rsp(), registers.rbp()),
+        (0x2000, 0x7010, 0x7100)
+    );
+    assert_eq!(
+        step(&mut leaf(0x9000, 0), Rule::SWITCHED, &mut stack),
+        Err(StopReason::FramePointerZero)
+    );
 }
 
 #[test]
@@ -165,10 +244,10 @@ fn rules_come_out_as_they_went_in() {
     for offset in [-4096, -8, 0, 8, 65_536, crate::rule::MAX_OFFSET] {
         for rbp_slot in [0, 1, crate::rule::MAX_RBP_SLOT] {
             let slots = [0, 1, 30, 31, 7];
-            let packed = rule(Kind::DEREF_RSP_8, offset, rbp_slot, slots);
+            let packed = rule(Kind::REALIGNED, offset, rbp_slot, slots);
             assert_eq!(
                 (packed.kind(), packed.offset() as i64),
-                (Kind::DEREF_RSP_8, i64::from(offset))
+                (Kind::REALIGNED, i64::from(offset))
             );
             assert_eq!(packed.rbp_slot(), u64::from(rbp_slot));
             for (position, slot) in (0..).zip(slots) {
@@ -176,6 +255,24 @@ fn rules_come_out_as_they_went_in() {
             }
         }
     }
-    assert!(Rule::new(Kind(26), 0, 0, [0; 5]).is_none());
+    for (register, offset) in [(10, 0), (13, -(1 << 17) + 1), (15, (1 << 17) - 1)] {
+        let field = Rule::realigning(register, offset).expect("in range");
+        let packed = rule(Kind::REALIGNING, field, 1, [3, 0, 0, 0, 31]);
+        assert_eq!(packed.register(), u64::from(register));
+        assert_eq!(packed.realigning_offset() as i64, i64::from(offset));
+        assert_eq!((packed.rbp_slot(), packed.slot(4)), (1, 31));
+    }
+    assert!(Rule::realigning(10, 1 << 17).is_none());
+    for (register, offset, addend) in [(7, -8, 8), (0, 8 * 1023, 8 * 127), (15, -8 * 1023, 0)] {
+        let field = Rule::deref(register, offset, addend).expect("in range");
+        let packed = rule(Kind::DEREF, field, 0, [0; 5]);
+        assert_eq!(packed.register(), u64::from(register));
+        assert_eq!(packed.deref_offset() as i64, i64::from(offset));
+        assert_eq!(packed.addend(), u64::from(addend));
+    }
+    for (offset, addend) in [(8 * 1024, 0), (-8 * 1025, 0), (4, 0), (0, 8 * 128), (0, 4)] {
+        assert!(Rule::deref(7, offset, addend).is_none());
+    }
+    assert!(Rule::new(Kind(Kind::LAST.0 + 1), 0, 0, [0; 5]).is_none());
     assert!(Rule::new(Kind::PLT, i32::MAX, 0, [0; 5]).is_none());
 }

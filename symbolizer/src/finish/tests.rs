@@ -5,6 +5,7 @@ use ipc_proto::sample::Backing;
 use ipc_proto::table_file::TableWriter;
 use leadsman_ebpf::limits::CHUNK_BYTES;
 use leadsman_ebpf::table::CHUNK_HEADER;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -40,6 +41,8 @@ struct Process {
     text: Option<Vec<u8>>,
     library: Option<Vec<u8>>,
     unreadable: bool,
+    /// Ends a call at every address but this one.
+    never_called: u64,
 }
 
 const GENERATED: u64 = 0x7e00_0000_0000;
@@ -62,6 +65,7 @@ impl Process {
             text: Some(table(text)),
             library: None,
             unreadable: false,
+            never_called: 0,
         }
     }
 }
@@ -73,6 +77,15 @@ impl Code for Process {
             .iter()
             .position(|mapping| (mapping.start..mapping.end).contains(&address))?;
         Some((index as u32, &self.mappings[index]))
+    }
+
+    fn code_before(&self, _: &Mapping, address: u64) -> Option<u64> {
+        let call = u64::from_le_bytes([0x90, 0x90, 0x90, 0xe8, 0, 0, 0, 0]);
+        Some(if address == self.never_called {
+            0
+        } else {
+            call
+        })
     }
 
     fn unwinding(&self, mapping: &Mapping) -> Unwinding<'_> {
@@ -94,7 +107,8 @@ fn snapshot(pc: u64, rbp: u64, words: &[u64]) -> Snapshot {
     registers[usize::from(number::RBP)] = rbp;
     registers[usize::from(number::RSP)] = STACK;
     registers[16] = pc;
-    let stack = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let mut stack = vec![0; RED_ZONE_BYTES];
+    stack.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     Snapshot {
         registers: List(registers),
         pc_is_exact: true,
@@ -160,6 +174,24 @@ fn a_return_address_nobody_pushed_by_a_call_is_looked_up_itself() {
 }
 
 #[test]
+fn a_stack_laid_out_by_hand_ends_at_its_first_function() {
+    let mut process = Process::new(&[(0x1000, rsp(8, 0))]);
+    let stack = [TEXT + 0x200, TEXT + 0x300, 0xdead_beef];
+    assert_eq!(
+        walk(&snapshot(TEXT, 0, &stack), &process).stop,
+        StopReason::NoMapping
+    );
+    process.never_called = TEXT + 0x300;
+    let walked = walk(&snapshot(TEXT, 0, &stack), &process);
+    assert_eq!(addresses(&walked), [TEXT, TEXT + 0x1ff]);
+    assert_eq!(walked.stop, StopReason::MadeStack);
+    // Not behind a frame pointer: the guess may have been wrong.
+    let generated = [0, STACK + 64, GENERATED + 9, TEXT + 0x300, 0xdead_beef];
+    let walked = walk(&snapshot(GENERATED, STACK + 8, &generated), &process);
+    assert!(!walked.stop.is_complete());
+}
+
+#[test]
 fn generated_code_is_walked_by_its_frame_pointer() {
     let process = Process::new(&[(0x1000, Rule::END)]);
     let stack = [0, STACK + 32, GENERATED + 9, 0, 0, TEXT + 1];
@@ -210,4 +242,52 @@ fn a_malformed_snapshot_is_a_reason() {
     let mut short = snapshot(TEXT, 0, &[]);
     short.registers.0.pop();
     assert_eq!(walk(&short, &process).stop, StopReason::RegistersUnreadable);
+}
+
+/// An address in one of the mappings, near what tables cover, or anything.
+fn address() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        (0..0x2000_u64).prop_map(|distance| TEXT + distance),
+        (0..0x2000_u64).prop_map(|distance| GENERATED + distance),
+        (0..0x400_u64).prop_map(|distance| STACK + 8 * distance),
+        any::<u64>(),
+    ]
+}
+
+/// A rule of any kind there is, whatever its other bits.
+fn any_rule() -> impl Strategy<Value = Rule> {
+    (0..=Kind::LAST.0, any::<u64>(), any::<bool>()).prop_map(|(kind, bits, is_small)| {
+        // Small numbers lead somewhere more often.
+        let bits = if is_small {
+            bits & 0x0842_1080_8000_7fff
+        } else {
+            bits
+        };
+        Rule(bits & !31 | u64::from(kind))
+    })
+}
+
+proptest! {
+    /// Whatever table and stack: frames lie in executable mappings, and the walk ends.
+    #[test]
+    fn hostile_tables_and_stacks_show_nothing_and_end(
+        rules in proptest::collection::vec(any_rule(), 1..20),
+        words in proptest::collection::vec(address(), 0..600),
+        general in proptest::collection::vec(address(), 16),
+        pc in address(),
+    ) {
+        let rows: Vec<_> = (0..).zip(rules).map(|(nth, rule)| (0x1000 + nth * 0x80, rule)).collect();
+        let process = Process::new(&rows);
+        let mut snapshot = snapshot(pc, 0, &words);
+        for (register, value) in snapshot.registers.0.iter_mut().zip(general) {
+            *register = value;
+        }
+        snapshot.registers.0[usize::from(number::RSP)] = STACK;
+        let walked = walk(&snapshot, &process);
+        prop_assert!(walked.frames.len() <= MAX_USER_FRAMES);
+        for frame in &walked.frames {
+            let mapping = &process.mappings[frame.mapping as usize];
+            prop_assert!((mapping.start..mapping.end).contains(&frame.address));
+        }
+    }
 }

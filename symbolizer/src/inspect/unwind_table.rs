@@ -164,7 +164,7 @@ impl fmt::Display for ShownCfa {
                 None => write!(f, "r{register}{offset:+}"),
             },
             Cfa::Plt { .. } => f.write_str("plt"),
-            Cfa::Deref { .. } | Cfa::Expression => f.write_str("expr"),
+            Cfa::Deref { .. } | Cfa::DerefIndexed { .. } | Cfa::Expression => f.write_str("expr"),
         }
     }
 }

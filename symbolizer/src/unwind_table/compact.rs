@@ -14,7 +14,7 @@ use leadsman_ebpf::rule::{Kind, Rule};
 
 use super::cfa::sigcontext_offset;
 use super::frame::{
-    CALLEE_SAVED, Cfa, Frame, Position, RA, RBP, RSP, RegisterRule, slot_below, slot_place,
+    CALLEE_SAVED, Cfa, Frame, GoFrame, Position, RA, RBP, RSP, RegisterRule, slot_below, slot_place,
 };
 use super::omission::Omission;
 
@@ -30,6 +30,7 @@ pub(super) struct Packed {
 #[inline(always)]
 pub(super) fn pack(frame: &Frame) -> Packed {
     if frame.is_regular()
+        && frame.go == GoFrame::No
         && let Cfa::Register { register, offset } = frame.cfa
         && register < 16
         && let Ok(offset) = i32::try_from(offset)
@@ -63,6 +64,9 @@ fn pack_rare(frame: &Frame) -> Packed {
 
 /// The rule, and whether a register was lost by it.
 fn rare_rule(frame: &Frame) -> Result<(Rule, bool), Omission> {
+    if frame.go != GoFrame::No {
+        return Ok((go_rule(frame)?, false));
+    }
     if frame.rule(RA) == RegisterRule::Undefined {
         return Ok((Rule::END, false));
     }
@@ -71,21 +75,38 @@ fn rare_rule(frame: &Frame) -> Result<(Rule, bool), Omission> {
             .then_some((Rule::SIGNAL, false))
             .ok_or(Omission::SignalFrame);
     }
-    if frame.rule(RA) != RegisterRule::Offset(-8) {
-        return Err(Omission::ReturnAddress);
-    }
+    let returns_in = match frame.rule(RA) {
+        RegisterRule::Offset(-8) => None,
+        RegisterRule::Register(register) => Some(register),
+        _ => return Err(Omission::ReturnAddress),
+    };
     if !matches!(
         frame.rule(RSP),
         RegisterRule::Unspecified | RegisterRule::ValueOffset(0)
     ) {
         return Err(Omission::StackPointer);
     }
-    let on_rbp = has_slots_on_rbp(frame);
-    let (kind, offset) = kind(frame.cfa, on_rbp)?;
-    let base = if kind == Kind::REALIGNED {
-        SlotBase::Rbp
-    } else {
-        SlotBase::Cfa
+    let (kind, offset) = match returns_in {
+        None => kind(frame)?,
+        Some(register) => return_in_register(frame, register)?,
+    };
+    let base = match (kind, frame.cfa) {
+        (Kind::REALIGNED | Kind::REALIGNING, _) => SlotBase {
+            register: number::RBP,
+            behind: 8,
+            is_cfa: false,
+        },
+        // What is saved relative to the CFA's own register is saved relative to the CFA.
+        (_, Cfa::Register { register, offset }) => SlotBase {
+            register: register as u8,
+            behind: offset,
+            is_cfa: true,
+        },
+        _ => SlotBase {
+            register: NO_REGISTER,
+            behind: 0,
+            is_cfa: true,
+        },
     };
     let mut slots = 0;
     let mut lost = false;
@@ -98,29 +119,79 @@ fn rare_rule(frame: &Frame) -> Result<(Rule, bool), Omission> {
     Ok((rule, lost))
 }
 
-/// What slots are counted from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SlotBase {
-    Cfa,
-    /// rbp + 8
-    Rbp,
+/// The rule of a Go function. When rsp has moved by more than the return address, rbp was pushed right behind it: every
+/// function with a frame does so (cmd/internal/obj/x86/obj6.go).
+fn go_rule(frame: &Frame) -> Result<Rule, Omission> {
+    match frame.go {
+        GoFrame::Root => return Ok(Rule::END),
+        GoFrame::Signal => return Ok(Rule::SIGNAL),
+        GoFrame::No | GoFrame::Plain | GoFrame::SwitchesStack => {}
+    }
+    let Cfa::Register { register, offset } = frame.cfa else {
+        return Err(Omission::CfaExpression);
+    };
+    let offset = i32::try_from(offset).map_err(|_error| Omission::CfaOffset)?;
+    let register = u8::try_from(register).map_err(|_error| Omission::CfaRegister)?;
+    if register > number::R15 {
+        return Err(Omission::CfaRegister);
+    }
+    let has_frame = register != number::RSP || offset >= 16;
+    if frame.go == GoFrame::SwitchesStack && has_frame {
+        return Ok(Rule::SWITCHED);
+    }
+    let rbp_slot = if has_frame { 2 } else { 0 };
+    Rule::new(Kind::register(register), offset, rbp_slot, [0; 5]).ok_or(Omission::CfaOffset)
 }
 
-/// Whether registers are saved at addresses relative to rbp rather than the CFA.
-fn has_slots_on_rbp(frame: &Frame) -> bool {
-    (0..CALLEE_SAVED).any(|position| {
-        matches!(
-            frame.rule(position),
+/// What slots are counted from: `behind` bytes above a register, and whether that is the CFA.
+#[derive(Clone, Copy)]
+struct SlotBase {
+    register: u8,
+    behind: i64,
+    is_cfa: bool,
+}
+
+/// The base register of a CFA that is in no register plus an offset.
+const NO_REGISTER: u8 = u8::MAX;
+
+/// Whether callee-saved registers are saved at addresses relative to rbp, and none relative to the CFA.
+fn has_slots_on_rbp_only(frame: &Frame) -> bool {
+    let mut on_rbp = false;
+    for position in 0..CALLEE_SAVED {
+        match frame.rule(position) {
             RegisterRule::Based {
                 register: number::RBP,
                 ..
-            }
-        )
-    })
+            } => on_rbp = true,
+            RegisterRule::Offset(_) => return false,
+            _ => {}
+        }
+    }
+    on_rbp
 }
 
-fn kind(cfa: Cfa, on_rbp: bool) -> Result<(Kind, i32), Omission> {
-    match cfa {
+/// The kind and its offset field for a return address in a register.
+fn return_in_register(frame: &Frame, register: u16) -> Result<(Kind, i32), Omission> {
+    const OTHER: Omission = Omission::ReturnAddress;
+    let Cfa::Register {
+        register: base,
+        offset,
+    } = frame.cfa
+    else {
+        return Err(OTHER);
+    };
+    if base != u16::from(number::RSP) {
+        return Err(OTHER);
+    }
+    let register = u8::try_from(register).map_err(|_error| OTHER)?;
+    let offset = i32::try_from(offset).map_err(|_error| Omission::CfaOffset)?;
+    let field = Rule::realigning(register, offset).ok_or(OTHER)?;
+    Ok((Kind::RETURN_IN_REGISTER, field))
+}
+
+/// The kind, and its offset field.
+fn kind(frame: &Frame) -> Result<(Kind, i32), Omission> {
+    match frame.cfa {
         Cfa::Undefined => Err(Omission::CfaRegister),
         Cfa::Register { register, offset } => {
             let offset = i32::try_from(offset).map_err(|_error| Omission::CfaOffset)?;
@@ -128,21 +199,34 @@ fn kind(cfa: Cfa, on_rbp: bool) -> Result<(Kind, i32), Omission> {
                 .ok()
                 .filter(|&register| register < 16)
                 .ok_or(Omission::CfaRegister)?;
-            Ok((Kind::register(register), offset))
+            if register == number::RBP || !has_slots_on_rbp_only(frame) {
+                return Ok((Kind::register(register), offset));
+            }
+            let field = Rule::realigning(register, offset).ok_or(Omission::CfaOffset)?;
+            Ok((Kind::REALIGNING, field))
         }
         Cfa::Plt { threshold } => Ok((Kind::PLT, i32::from(threshold))),
+        Cfa::Deref {
+            register: number::RBP,
+            offset,
+            plus: 0,
+        } if has_slots_on_rbp_only(frame) => Ok((Kind::REALIGNED, offset)),
         Cfa::Deref {
             register,
             offset,
             plus,
-        } => match (register, plus) {
-            (number::RBP, 0) if on_rbp => Ok((Kind::REALIGNED, offset)),
-            (number::RBP, 0) => Ok((Kind::DEREF_RBP, offset)),
-            (number::RBP, 8) => Ok((Kind::DEREF_RBP_8, offset)),
-            (number::RSP, 0) => Ok((Kind::DEREF_RSP, offset)),
-            (number::RSP, 8) => Ok((Kind::DEREF_RSP_8, offset)),
-            _ => Err(Omission::CfaExpression),
-        },
+        } => {
+            let field = Rule::deref(register, offset, plus).ok_or(Omission::CfaOffset)?;
+            Ok((Kind::DEREF, field))
+        }
+        Cfa::DerefIndexed {
+            index,
+            offset,
+            plus,
+        } => {
+            let field = Rule::deref(index, offset, plus).ok_or(Omission::CfaOffset)?;
+            Ok((Kind::DEREF_INDEXED, field))
+        }
         Cfa::Expression => Err(Omission::CfaExpression),
     }
 }
@@ -150,16 +234,14 @@ fn kind(cfa: Cfa, on_rbp: bool) -> Result<(Kind, i32), Omission> {
 /// A register's bits in a rule, and whether it is lost.
 fn place(position: Position, rule: RegisterRule, base: SlotBase) -> (u64, bool) {
     let (shift, width, greatest) = slot_place(position);
-    let slot = match (rule, base) {
-        (RegisterRule::Unspecified | RegisterRule::Same, _) => Some(0),
-        (RegisterRule::Offset(offset), SlotBase::Cfa) => slot_below(0, offset),
-        (
-            RegisterRule::Based {
-                register: number::RBP,
-                offset,
-            },
-            SlotBase::Rbp,
-        ) => slot_below(8, offset),
+    let slot = match rule {
+        RegisterRule::Unspecified | RegisterRule::Same => Some(0),
+        RegisterRule::Offset(offset) if base.is_cfa => slot_below(0, offset),
+        RegisterRule::Based { register, offset } if register == base.register => {
+            i32::try_from(base.behind)
+                .ok()
+                .and_then(|behind| slot_below(behind, offset))
+        }
         _ => None,
     };
     let everything = 1_u64.wrapping_shl(width).wrapping_sub(1);
@@ -257,6 +339,37 @@ mod tests {
         let rule = Rule::new(Kind::REALIGNED, -16, 1, [0, 0, 0, 0, 2]);
         assert_eq!(Some(packed.rule), rule);
         assert_eq!(packed.omission, None);
+    }
+
+    #[test]
+    fn other_registers_lead_to_frames_too() {
+        let r10 = Cfa::Register {
+            register: number::R10.into(),
+            offset: 0,
+        };
+        let packed = pack(&frame(r10, &[(RBP, on_rbp(0))]));
+        let field = Rule::realigning(number::R10, 0).expect("in range");
+        let rule = Rule::new(Kind::REALIGNING, field, 1, [0; 5]);
+        assert_eq!((Some(packed.rule), packed.omission), (rule, None));
+
+        let rsp = Cfa::Deref {
+            register: number::RSP,
+            offset: 48,
+            plus: 56,
+        };
+        let packed = pack(&frame(rsp, &[(RBP, RegisterRule::Offset(-16))]));
+        let field = Rule::deref(number::RSP, 48, 56).expect("in range");
+        let rule = Rule::new(Kind::DEREF, field, 2, [0; 5]);
+        assert_eq!((Some(packed.rule), packed.omission), (rule, None));
+
+        // Saved relative to the CFA's own register: relative to the CFA.
+        let rbp = Cfa::Register {
+            register: number::RBP.into(),
+            offset: 16,
+        };
+        let packed = pack(&frame(rbp, &[(RBP, on_rbp(0)), (1, on_rbp(-8))]));
+        let rule = Rule::new(Kind::register(number::RBP), 16, 2, [3, 0, 0, 0, 0]);
+        assert_eq!((Some(packed.rule), packed.omission), (rule, None));
     }
 
     #[test]

@@ -16,8 +16,10 @@ use leadsman_ebpf::registers::number;
 use super::cfa::{Interpreter, Program, RowSink};
 use super::cursor::{Cursor, PointerBases, encoding};
 use super::eh_frame_hdr::SearchTable;
-use super::frame::Frame;
+use super::frame::{Frame, GoFrame};
+use super::go::GoTable;
 use super::omission::{Omission, Omissions};
+use super::plt::Plt;
 use super::segments::Segments;
 
 /// FDEs kept of one file: 24 MB of them. The largest browsers have about 800,000.
@@ -64,6 +66,20 @@ impl Function {
     }
 }
 
+/// What Go's linker writes for x86-64 (cmd/link/internal/ld/dwarf.go: `dataAlignmentFactor`); others write -8.
+const GO_DATA_ALIGNMENT: i64 = -4;
+/// [`Function::cie`] of functions known from Go's own tables.
+const GO_TABLE: u32 = u32::MAX;
+/// [`Function::cie`] of procedure linkage tables; `instructions` is the index of one.
+const PLT: u32 = u32::MAX - 1;
+
+/// What is known of code that neither section describes.
+#[derive(Debug, Default)]
+pub(super) struct Undescribed<'a> {
+    pub go: Option<GoTable<'a>>,
+    pub plts: &'a [Plt],
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Cie {
     format: Format,
@@ -80,17 +96,19 @@ struct Cie {
 pub(super) struct Functions<'a> {
     eh_frame: Option<Section<'a>>,
     debug_frame: Option<Section<'a>>,
+    undescribed: Undescribed<'a>,
     cies: Vec<Cie>,
     functions: Vec<Function>,
 }
 
 impl<'a> Functions<'a> {
     /// Finds the functions of both sections that lie in the executable segments; where both describe a byte,
-    /// `.eh_frame` is believed.
+    /// `.eh_frame` is believed. Go's own tables add what neither has.
     pub(super) fn find(
         eh_frame: Option<Section<'a>>,
         debug_frame: Option<Section<'a>>,
         search_table: Option<&SearchTable<'_>>,
+        undescribed: Undescribed<'a>,
         segments: &Segments,
         omissions: &mut Omissions,
     ) -> Self {
@@ -109,9 +127,34 @@ impl<'a> Functions<'a> {
                 order(&mut functions, omissions);
             }
         }
+        let go = undescribed.go.iter().flat_map(|go| go.functions());
+        let go = go.map(|function| Function {
+            start: function.start,
+            length: function.length,
+            cie: GO_TABLE,
+            instructions: function.distances,
+            instructions_length: 0,
+        });
+        let plts = (0..).zip(undescribed.plts).map(|(index, plt)| Function {
+            start: plt.start,
+            length: plt.length,
+            cie: PLT,
+            instructions: index,
+            instructions_length: 0,
+        });
+        let more: Vec<_> = go
+            .chain(plts)
+            .filter(|function| segments.containing(function.start).is_some())
+            .filter(|function| !overlaps(&functions, function))
+            .collect();
+        if !more.is_empty() {
+            functions.extend(more);
+            order(&mut functions, omissions);
+        }
         Self {
             eh_frame,
             debug_frame,
+            undescribed,
             cies,
             functions,
         }
@@ -131,6 +174,27 @@ impl<'a> Functions<'a> {
         interpreter: &mut Interpreter,
         sink: &mut impl RowSink,
     ) {
+        if let Some(go) = &self.undescribed.go {
+            return self.go_rows(go, function, end, interpreter, sink);
+        }
+        self.described_rows(function, end, interpreter, sink);
+    }
+
+    #[inline(always)]
+    fn described_rows(
+        &self,
+        function: &Function,
+        end: u64,
+        interpreter: &mut Interpreter,
+        sink: &mut impl RowSink,
+    ) {
+        if function.cie == PLT {
+            let plt = self.undescribed.plts.get(function.instructions as usize);
+            return match plt {
+                Some(plt) => plt.rows(end, sink),
+                None => sink.unreadable(function.start, end, Omission::BadCie),
+            };
+        }
         let program = self
             .cies
             .get(function.cie as usize)
@@ -138,6 +202,35 @@ impl<'a> Functions<'a> {
         match program {
             // The error has gone to the sink already.
             Some(program) => drop(interpreter.run(&program, function.start, end, sink)),
+            None => sink.unreadable(function.start, end, Omission::BadCie),
+        }
+    }
+
+    /// The same for a Go program, where some functions are special.
+    fn go_rows(
+        &self,
+        go: &GoTable<'_>,
+        function: &Function,
+        end: u64,
+        interpreter: &mut Interpreter,
+        sink: &mut impl RowSink,
+    ) {
+        if function.cie == GO_TABLE {
+            return go.rows(function.instructions, function.start, end, sink);
+        }
+        let special = go.special(function.start);
+        let cie = self.cies.get(function.cie as usize);
+        let (Some(special), Some(cie)) = (special, cie) else {
+            return self.described_rows(function, end, interpreter, sink);
+        };
+        let mut initial = cie.initial;
+        initial.go = special;
+        match self.program(function, cie) {
+            Some(mut program) => {
+                program.initial = &initial;
+                // An error has gone to the sink already.
+                let _state = interpreter.run(&program, function.start, end, sink);
+            }
             None => sink.unreadable(function.start, end, Omission::BadCie),
         }
     }
@@ -443,6 +536,9 @@ impl<'a> Section<'a> {
             initial: &cie.initial,
         };
         cie.initial = Interpreter::default().run(&program, 0, u64::MAX, &mut NoRows)?;
+        if self.format == Format::DebugFrame && data_alignment == GO_DATA_ALIGNMENT {
+            cie.initial.go = GoFrame::Plain;
+        }
         Ok(cie)
     }
 

@@ -14,8 +14,11 @@ use leadsman_ebpf::registers::number;
 use super::cursor::Cursor;
 
 const DW_OP_DEREF: u8 = 0x06;
+const DW_OP_MUL: u8 = 0x1e;
+const DW_OP_PLUS: u8 = 0x22;
 const DW_OP_PLUS_UCONST: u8 = 0x23;
 const DW_OP_LIT0: u8 = 0x30;
+const DW_OP_LIT8: u8 = 0x38;
 const DW_OP_LIT15: u8 = 0x3f;
 const DW_OP_BREG0: u8 = 0x70;
 const DW_OP_BREG15: u8 = 0x7f;
@@ -36,6 +39,8 @@ pub(super) enum CfaExpression {
         offset: i32,
         plus: u32,
     },
+    /// \*(rsp + offset + 8 * index) + plus
+    DerefIndexed { index: u8, offset: i32, plus: u32 },
     /// Something else.
     Other,
 }
@@ -62,7 +67,21 @@ impl CfaExpression {
     fn deref(expression: &[u8]) -> Option<Self> {
         let mut cursor = Cursor::new(expression);
         let (register, offset) = base_register(&mut cursor)?;
-        if cursor.u8()? != DW_OP_DEREF {
+        let mut operation = cursor.u8()?;
+        let index = if operation == DW_OP_DEREF {
+            None
+        } else {
+            let (index, 0) = register_behind(operation, &mut cursor)? else {
+                return None;
+            };
+            let scaled = [DW_OP_LIT8, DW_OP_MUL, DW_OP_PLUS];
+            if register != number::RSP || cursor.bytes(3)? != scaled {
+                return None;
+            }
+            operation = cursor.u8()?;
+            Some(index)
+        };
+        if operation != DW_OP_DEREF {
             return None;
         }
         let mut plus = 0;
@@ -72,10 +91,17 @@ impl CfaExpression {
             }
             plus = u32::try_from(cursor.uleb128()?).ok()?;
         }
-        cursor.is_empty().then_some(Self::Deref {
-            register,
-            offset,
-            plus,
+        cursor.is_empty().then_some(match index {
+            None => Self::Deref {
+                register,
+                offset,
+                plus,
+            },
+            Some(index) => Self::DerefIndexed {
+                index,
+                offset,
+                plus,
+            },
         })
     }
 }
@@ -89,6 +115,10 @@ pub(super) fn register_plus(expression: &[u8]) -> Option<(u8, i32)> {
 
 fn base_register(cursor: &mut Cursor<'_>) -> Option<(u8, i32)> {
     let operation = cursor.u8()?;
+    register_behind(operation, cursor)
+}
+
+fn register_behind(operation: u8, cursor: &mut Cursor<'_>) -> Option<(u8, i32)> {
     if !(DW_OP_BREG0..=DW_OP_BREG15).contains(&operation) {
         return None;
     }
@@ -125,6 +155,14 @@ mod tests {
                 plus: 8
             }
         );
+        assert_eq!(
+            CfaExpression::recognize(&[0x77, 0x08, 0x79, 0x00, 0x38, 0x1e, 0x22, 0x06, 0x23, 0x08]),
+            CfaExpression::DerefIndexed {
+                index: number::R9,
+                offset: 8,
+                plus: 8
+            }
+        );
         assert_eq!(register_plus(&[0x76, 0x78]), Some((number::RBP, -8)));
     }
 
@@ -140,6 +178,10 @@ mod tests {
                 0x77, 0x08, 0x80, 0x00, 0x3f, 0x1a, 0x40, 0x2a, 0x33, 0x24, 0x22,
             ],
             &[0x77, 0x08, 0x80, 0x00, 0x3f, 0x1a, 0x2a, 0x33, 0x24, 0x22],
+            // Another scale, a displaced index, another base.
+            &[0x77, 0x08, 0x79, 0x00, 0x34, 0x1e, 0x22, 0x06],
+            &[0x77, 0x08, 0x79, 0x08, 0x38, 0x1e, 0x22, 0x06],
+            &[0x76, 0x08, 0x79, 0x00, 0x38, 0x1e, 0x22, 0x06],
         ] {
             assert_eq!(CfaExpression::recognize(expression), CfaExpression::Other);
         }

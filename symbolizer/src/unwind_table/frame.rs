@@ -21,6 +21,8 @@ pub enum Cfa {
         offset: i32,
         plus: u32,
     },
+    /// \*(rsp + offset + 8 * index) + plus
+    DerefIndexed { index: u8, offset: i32, plus: u32 },
     /// An expression of another shape.
     Expression,
 }
@@ -35,6 +37,15 @@ impl From<CfaExpression> for Cfa {
                 plus,
             } => Self::Deref {
                 register,
+                offset,
+                plus,
+            },
+            CfaExpression::DerefIndexed {
+                index,
+                offset,
+                plus,
+            } => Self::DerefIndexed {
+                index,
                 offset,
                 plus,
             },
@@ -117,6 +128,21 @@ pub fn register_name(register: u16) -> Option<&'static str> {
     NAMES.get(usize::from(register)).copied()
 }
 
+/// What is known of a frame of Go's beside its rules: the linker never says where rbp is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoFrame {
+    /// Not Go's.
+    No,
+    /// A function that has moved rsp has pushed rbp first.
+    Plain,
+    /// The same, but rsp may be on another stack by then: rbp leads back.
+    SwitchesStack,
+    /// There is no caller.
+    Root,
+    /// The frame was pushed by the kernel for a signal.
+    Signal,
+}
+
 /// The rules in force at one address.
 ///
 /// Beside the rules themselves it keeps what packing needs, updated with each rule, so that a row costs no look at
@@ -137,6 +163,7 @@ pub struct Frame {
     in_red_zone: u8,
     /// Bit n: DWARF register n is saved where the kernel saves it in a signal frame.
     pub(super) in_sigcontext: u32,
+    pub(super) go: GoFrame,
 }
 
 impl Frame {
@@ -149,7 +176,16 @@ impl Frame {
         deepest: 0,
         in_red_zone: 0,
         in_sigcontext: 0,
+        go: GoFrame::No,
     };
+
+    /// A frame of Go's tables, which speak of rsp only.
+    pub(super) fn go(go: GoFrame) -> Self {
+        let mut frame = Self::EMPTY;
+        frame.set(RA, RegisterRule::Offset(-8));
+        frame.go = go;
+        frame
+    }
 
     /// How the CFA is computed.
     #[must_use]

@@ -15,7 +15,9 @@ mod eh_frame;
 mod eh_frame_hdr;
 mod expression;
 mod frame;
+mod go;
 mod omission;
+mod plt;
 mod rows;
 mod sections;
 mod segments;
@@ -26,9 +28,9 @@ use object::ReadRef;
 
 use cfa::{Interpreter, RowSink};
 use chunk::Packer;
-use eh_frame::Functions;
+use eh_frame::{Functions, Undescribed};
 pub use frame::{
-    CALLEE_SAVED, Cfa, Frame, Position, RA, RBP, RSP, RegisterRule, TRACKED, register_name,
+    CALLEE_SAVED, Cfa, Frame, GoFrame, Position, RA, RBP, RSP, RegisterRule, TRACKED, register_name,
 };
 pub use omission::{Omission, Omissions};
 pub use rows::{Content, Row, rows};
@@ -151,6 +153,10 @@ fn functions<'a>(sections: &'a Sections<'_>, omissions: &mut Omissions) -> Funct
         header
             .as_ref()
             .and_then(|parts| parts.search_table.as_ref()),
+        Undescribed {
+            go: sections.go(omissions),
+            plts: sections.plts(),
+        },
         &sections.segments,
         omissions,
     )

@@ -22,13 +22,18 @@ use super::BuildError;
 use super::cursor::PointerBases;
 use super::eh_frame::{Format, Section};
 use super::eh_frame_hdr::EhFrameHdr;
+use super::go::GoTable;
 use super::omission::{Omission, Omissions};
+use super::plt::Plt;
 use super::segments::{MAX_SEGMENTS, Segment, Segments};
+use leadsman_executable::go_pclntab::MODULE_TEXT;
 
 /// Bytes read of one section, also after decompression. The largest programs have 60 MB of `.eh_frame`.
 const MAX_SECTION_BYTES: u64 = 64 << 20;
 /// Program headers looked at.
 const MAX_PROGRAM_HEADERS: u64 = 1 << 12;
+/// Procedure linkage tables looked at; linkers write four at most.
+const MAX_PLTS: usize = 8;
 /// Section headers looked at.
 const MAX_SECTION_HEADERS: u64 = 1 << 16;
 
@@ -42,6 +47,11 @@ pub(super) struct Sections<'a> {
     eh_frame: Option<Place<'a>>,
     eh_frame_hdr: Option<Place<'a>>,
     debug_frame: Option<Place<'a>>,
+    go_table: Option<Place<'a>>,
+    /// Where Go's code starts, by the program's module data.
+    go_text: Option<u64>,
+    /// Procedure linkage tables of known forms.
+    plts: Vec<Plt>,
     text: Option<u64>,
     got: Option<u64>,
 }
@@ -114,6 +124,18 @@ impl<'a> Sections<'a> {
                 b".eh_frame" => &mut self.eh_frame,
                 b".eh_frame_hdr" => &mut self.eh_frame_hdr,
                 b".debug_frame" | b".zdebug_frame" => &mut self.debug_frame,
+                b".gopclntab" | b".data.rel.ro.gopclntab" => &mut self.go_table,
+                b".plt" | b".plt.sec" | b".plt.got" | b".iplt" => {
+                    let bytes = contents(section, name, data, omissions).unwrap_or_default();
+                    let found = Plt::recognize(name, section.sh_addr(ENDIAN), &bytes);
+                    self.plts
+                        .extend(found.filter(|_| self.plts.len() < MAX_PLTS));
+                    continue;
+                }
+                b".go.module" => {
+                    self.go_text = module_text(section.sh_offset(ENDIAN), data);
+                    continue;
+                }
                 _ => continue,
             };
             // A file split from its debug information keeps headers of sections that it does not have.
@@ -195,6 +217,24 @@ impl<'a> Sections<'a> {
         })
     }
 
+    /// Procedure linkage tables, whether they are described elsewhere or not.
+    pub(super) fn plts(&self) -> &[Plt] {
+        &self.plts
+    }
+
+    /// Go's own tables, if the file has them. Where its code starts is said by their head up to Go 1.25 (in a PIE by a
+    /// relocation only), since then by the module data; without C code it is where `.text` starts.
+    pub(super) fn go(&self, omissions: &mut Omissions) -> Option<GoTable<'_>> {
+        let place = self.go_table.as_ref()?;
+        let text = |stated| {
+            [Some(stated), self.go_text, self.text]
+                .into_iter()
+                .flatten()
+                .find(|&address| address != 0 && self.segments.containing(address).is_some())
+        };
+        GoTable::read(&place.bytes, text, &self.segments, omissions)
+    }
+
     /// `.eh_frame_hdr`, if the file has it.
     pub(super) fn eh_frame_hdr(&self) -> Option<EhFrameHdr<'_>> {
         let place = self.eh_frame_hdr.as_ref()?;
@@ -215,6 +255,14 @@ fn program_headers<'a, R: ReadRef<'a>>(
     header
         .program_headers(ENDIAN, data)
         .map_err(|_error| BuildError::Truncated)
+}
+
+/// `text` of `runtime.moduledata`.
+fn module_text<'a, R: ReadRef<'a>>(offset: u64, data: R) -> Option<u64> {
+    let bytes = data
+        .read_bytes_at(offset.checked_add(MODULE_TEXT)?, 8)
+        .ok()?;
+    Some(u64::from_le_bytes(*bytes.first_chunk::<8>()?))
 }
 
 /// The part of a segment that the file really has.

@@ -1,5 +1,7 @@
 //! Steps as gimli's rows and its evaluation of expressions make them, on made-up registers and memory.
 
+pub(crate) mod readelf;
+
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, DebugFrame, EhFrame, Encoding, EndianSlice, EvaluationResult,
     FrameDescriptionEntry, LittleEndian, Location, Register, RegisterRule, UnwindContext,
@@ -23,6 +25,10 @@ const ENCODING: Encoding = Encoding {
 };
 /// The made-up stack pointer; everything made up lies above it.
 const RSP: u64 = 0x7ffe_0000_0000;
+/// What Go's linker writes for x86-64, and nobody else.
+const GO_DATA_ALIGNMENT: i64 = -4;
+/// Kinds that no call frame information of Go's says: of functions that change stacks or have no caller.
+const GO_KINDS: [Kind; 3] = [Kind::SWITCHED, Kind::END, Kind::SIGNAL];
 /// Differences that are told.
 const SHOWN: usize = 12;
 
@@ -115,6 +121,11 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// The file's executable segments.
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
     fn file_offset(&self, address: u64) -> Option<u64> {
         let segment = self
             .segments
@@ -205,9 +216,10 @@ impl<'a> Sections<'a> {
         let more = places(&self.debug_frame, &self.bases, true);
         let covered = functions.clone();
         functions.extend(more.into_iter().filter(|function| {
-            !covered
-                .iter()
-                .any(|other| other.start < function.end && function.start < other.end)
+            let behind = covered.partition_point(|other| other.start < function.end);
+            behind
+                .checked_sub(1)
+                .is_none_or(|last| covered[last].end <= function.start)
         }));
         functions.sort_by_key(|function| function.start);
         functions.dedup_by_key(|function| function.start);
@@ -258,8 +270,10 @@ impl<'a> Sections<'a> {
         while let Some(row) = rows.next_row().expect("a row") {
             let (start, end) = (row.start_address(), row.end_address().min(end));
             if start < end {
+                let cie = fde.cie();
                 let side = Side {
                     signal: fde.is_signal_trampoline(),
+                    go: cie.data_alignment_factor() == GO_DATA_ALIGNMENT,
                     expression: &expression,
                 };
                 visit(start, end, row, side);
@@ -316,6 +330,8 @@ impl Verdict {
 /// gimli's side of a comparison.
 struct Side<'b, 'a> {
     signal: bool,
+    /// By Go's linker, which never says where rbp is.
+    go: bool,
     expression: &'b dyn Fn(&UnwindExpression<usize>) -> gimli::Expression<Slice<'a>>,
 }
 
@@ -406,7 +422,7 @@ impl<'a> Side<'_, 'a> {
                 rule.0
             ))
         };
-        if rule.kind() == Kind::UNSUPPORTED {
+        if rule.kind() == Kind::UNSUPPORTED || self.go && GO_KINDS.contains(&rule.kind()) {
             return Verdict::Marked;
         }
         let end = matches!(
@@ -452,6 +468,18 @@ impl<'a> Side<'_, 'a> {
                 (after.known >> register & 1 == 1).then(|| after.general[usize::from(register)]);
             let theirs = self.register(row, register, cfa, &before);
             let own = before.general[usize::from(register)];
+            if self.go && register == number::RBP {
+                // Pushed right behind the return address as soon as rsp has moved.
+                let saved = if cfa.wrapping_sub(RSP) < 16 {
+                    own
+                } else {
+                    MadeUp::at(cfa - 16)
+                };
+                if ours != Some(saved) {
+                    return different("rbp of a Go function");
+                }
+                continue;
+            }
             match (ours, theirs) {
                 (Some(ours), Some((theirs, _))) if ours == theirs => {}
                 // Popped: its slot lies below rsp, the register holds the same.
@@ -522,7 +550,10 @@ fn same_rules(frame: &unwind_table::Frame, row: &Row, side: &Side<'_, '_>) -> bo
                 offset: theirs,
             },
         ) => register == other.0 && offset == *theirs,
-        (Cfa::Plt { .. } | Cfa::Deref { .. } | Cfa::Expression, CfaRule::Expression(_)) => true,
+        (
+            Cfa::Plt { .. } | Cfa::Deref { .. } | Cfa::DerefIndexed { .. } | Cfa::Expression,
+            CfaRule::Expression(_),
+        ) => true,
         _ => false,
     };
     cfa && side.signal == frame.is_signal()
