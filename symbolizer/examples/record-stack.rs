@@ -49,7 +49,7 @@ fn main() -> Result<()> {
         REGISTERS.map(|register| format!("printf \"%s %p\\n\", \"{register}\", ${register}")),
     );
     commands.push(format!(
-        "python f = gdb.newest_frame()\nwhile f:\n  print('frame', hex(f.pc()))\n  \
+        "python f = gdb.newest_frame()\nwhile f:\n  if f.type() != gdb.INLINE_FRAME: print('frame', hex(f.pc()))\n  \
          gdb.execute('x/{WORDS}gx %d' % (int(f.read_register('rsp')) - 64))\n  f = f.older()"
     ));
     let text = gdb(pid, &commands)?;
