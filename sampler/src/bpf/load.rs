@@ -50,7 +50,7 @@ pub(crate) enum LoadError {
     },
     /// The object is not what this program was built with.
     #[error("the BPF object is malformed: {0}")]
-    Malformed(#[from] object::Error),
+    Malformed(String),
     /// A map or program is not in the object, or of another kind.
     #[error("the BPF object lacks {0}: rebuild it with `cargo xtask build-ebpf`")]
     Missing(&'static str),
@@ -139,7 +139,8 @@ fn preallocate(bytes: &mut [u8]) -> Result<(), LoadError> {
     const DEFINITION: usize = 28;
     const FLAGS: usize = 16;
     const NO_PREALLOC: u8 = 1;
-    let file = object::File::parse(&*bytes)?;
+    let file =
+        object::File::parse(&*bytes).map_err(|error| LoadError::Malformed(error.to_string()))?;
     let section = file.section_by_name("maps");
     let range = section.and_then(|section| section.file_range());
     let (start, length) = range.ok_or(LoadError::Missing("its maps"))?;
