@@ -218,6 +218,8 @@ wire_struct! {
         pub start: u64,
         /// Its length, nanoseconds.
         pub duration: u64,
+        /// Samples a second and CPU, the same all through it.
+        pub frequency: u32,
         /// Samples that this link carried for it, snapshots included.
         pub samples: u64,
         /// Samples of this window dropped before this link, by cause.

@@ -16,6 +16,7 @@ use ipc_proto::sample::{
     NoTable, SampleBatch, SamplerMessage, Snapshot, Start, SymbolizerMessage, Table, Taken,
     WindowEnd,
 };
+use ipc_proto::settings::{Settings, SettingsMessage};
 use ipc_proto::statistics::{Bucket, Label, Metric, Statistics, StatisticsMessage};
 use ipc_proto::symbolized::{
     Line, Location, ShipperMessage, SymbolizedBatch, SymbolizedExecutable, SymbolizedMapping,
@@ -175,6 +176,7 @@ fn sampler_message() -> impl Strategy<Value = SamplerMessage> {
         window: window(),
         start: number(),
         duration: number(),
+        frequency: any::<u32>(),
         samples: number(),
         drops: drops(),
         cgroups: cgroups(),
@@ -423,6 +425,13 @@ proptest! {
     #[test]
     fn statistics_survive(message in statistics_message()) {
         survives(&message)?;
+    }
+
+    #[test]
+    fn settings_survive(
+        settings in fields!(Settings { frequency: any::<u32>(), log_level: any::<u8>() }),
+    ) {
+        survives(&SettingsMessage::Settings(settings))?;
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The command line. Flags of `up` bear the names of the agent that Leadsman replaces (parca-agent).
+//! The command line, but for the flags of `up` and `run`: those follow from the settings' table.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -8,16 +8,12 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use ipc_proto::hello::Role;
 
-use crate::remote_options::RemoteOptions;
 use crate::report;
 
 /// Where a running `leadsman up` has its sockets.
 pub(crate) const RUNTIME_DIRECTORY: &str = "/run/leadsman";
 /// Where its page is.
 pub(crate) const HTTP_ADDRESS: &str = "127.0.0.1:7071";
-
-/// Room for the unwind table of one large executable.
-const LEAST_BUDGET: u64 = 256 << 10;
 
 /// An always-on CPU profiler for the whole machine.
 #[derive(Debug, Parser)]
@@ -30,9 +26,15 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start everything in the foreground and serve the page
-    Up(Box<Up>),
-    /// Become one of the processes: for service units and containers
-    Run(Box<Run>),
+    Up(Raw),
+    /// Become one of the processes, told what it reads of the same flags, environment and file: for units and containers
+    Run(Run),
+    /// Show, check or describe the configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// Try relabelling rules
+    #[command(subcommand)]
+    Relabel(Relabel),
     /// Record one profile: of the machine, of processes, or of a command
     Record(Record),
     /// Show a profile as text
@@ -55,67 +57,70 @@ pub(crate) enum Command {
     Hold(Hold),
 }
 
-/// `leadsman up`.
+/// Flags of the settings' table (crate `config`), which parses them itself: they bear the names of the agent that
+/// Leadsman replaces, in its forms.
 #[derive(Args, Debug)]
-pub(crate) struct Up {
-    /// Keep profiles in this directory
+#[command(disable_help_flag = true)]
+pub(crate) struct Raw {
+    /// See `--help`
     #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/lib/leadsman/profiles",
-        env = "LEADSMAN_LOCAL_STORE_DIRECTORY"
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "FLAGS"
     )]
-    pub(crate) local_store_directory: PathBuf,
-    /// Remove the oldest profiles beyond this many bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
-    pub(crate) local_store_max_bytes: u64,
-    /// Remove profiles older than this
-    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = ipc_endpoint::duration::parse_positive)]
-    pub(crate) local_store_max_age: Duration,
-    /// Serve the page at this address
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = HTTP_ADDRESS, value_parser = address)]
-    pub(crate) http_address: SocketAddr,
-    /// Length of a window: one profile each
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = window)]
-    pub(crate) profiling_duration: Duration,
-    /// Samples a second and CPU
-    #[arg(long, value_name = "HZ", default_value_t = 19, value_parser = rate())]
-    pub(crate) profiling_cpu_sampling_frequency: u32,
-    /// Value of the label `node`; the host's name when absent
-    #[arg(long, value_name = "NAME")]
-    pub(crate) node: Option<String>,
-    /// Labels of every sample: KEY=VALUE;...
-    #[arg(long, value_name = "KEY=VALUE;...", default_value = "", value_parser = external_labels)]
-    pub(crate) metadata_external_labels: Labels,
-    /// Kernel memory for unwind tables, bytes
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(LEAST_BUDGET..))]
-    pub(crate) bpf_memory_budget: Option<u64>,
-    #[command(flatten)]
-    pub(crate) remote: RemoteOptions,
-    /// Where the sockets are
-    #[arg(long, value_name = "DIR", default_value = RUNTIME_DIRECTORY)]
-    pub(crate) runtime_directory: PathBuf,
-    /// error, warn, info or debug
-    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
-    pub(crate) log_level: log::LevelFilter,
-    /// logfmt or json
-    #[arg(long, value_name = "FORMAT", default_value = "logfmt", value_parser = ["logfmt", "json"])]
-    pub(crate) log_format: String,
+    pub(crate) flags: Vec<OsString>,
 }
 
 /// `leadsman run`.
 #[derive(Args, Debug)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Run {
     /// sampler, opener, symbolizer, debuginfo-uploader, shipper or viewer
     #[arg(value_parser = role)]
     pub(crate) role: Role,
-    #[command(flatten)]
-    pub(crate) options: Up,
+    /// Flags as of `leadsman up`; behind `--`: arguments for the process itself
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "FLAGS"
+    )]
+    pub(crate) flags: Vec<OsString>,
 }
 
-/// Names and values.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Labels(pub(crate) Vec<(String, String)>);
+/// `leadsman config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print the settings in force and where each came from
+    Show(Raw),
+    /// Name all problems of a configuration file
+    Check {
+        /// The YAML file
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of a configuration file
+    Schema,
+}
+
+/// `leadsman relabel`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Relabel {
+    /// Print what the rules of a file make of label sets: those given, or one JSON object a line from standard input
+    Test(RelabelTest),
+}
+
+/// `leadsman relabel test`.
+#[derive(Args, Debug)]
+pub(crate) struct RelabelTest {
+    /// The YAML file with relabel_configs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config_path: PathBuf,
+    /// One label set
+    #[arg(long, value_name = "JSON")]
+    pub(crate) labels: Option<String>,
+    /// Show the labels after each rule
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
 
 /// `leadsman record`.
 #[derive(Args, Debug)]
@@ -234,20 +239,6 @@ fn role(text: &str) -> Result<Role, String> {
 fn log_level(text: &str) -> Result<log::LevelFilter, String> {
     text.parse()
         .map_err(|_unknown| format!("{text:?} is none of error, warn, info, debug"))
-}
-
-fn window(text: &str) -> Result<Duration, String> {
-    let window = ipc_endpoint::duration::parse_positive(text)?;
-    let sensible = Duration::from_secs(1)..=Duration::from_secs(3600);
-    if sensible.contains(&window) {
-        Ok(window)
-    } else {
-        Err(format!("{text:?} is not from 1s to 1h"))
-    }
-}
-
-fn external_labels(text: &str) -> Result<Labels, String> {
-    crate::labels::parse(text).map(Labels)
 }
 
 /// Reads `ADDRESS:PORT`, `localhost:PORT` or `:PORT`; other names aren't looked up.

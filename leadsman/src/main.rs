@@ -5,20 +5,20 @@
 
 mod cli;
 mod collector;
+mod configuration;
 mod doctor;
 mod error;
 mod hold;
 mod http;
 mod inspect;
 mod invoker;
-mod labels;
 mod launch;
 mod output;
 mod plan;
 mod preconditions;
 mod progress;
 mod record;
-mod remote_options;
+mod relabel_test;
 mod report;
 mod roles;
 mod run;
@@ -35,6 +35,8 @@ mod units;
 mod up;
 mod users;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -44,7 +46,7 @@ use crate::cli::{Cli, Command};
 use crate::error::Failure;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(arguments()) {
         Ok(cli) => cli,
         Err(error) => {
             let _closed = error.print();
@@ -54,16 +56,31 @@ fn main() -> ExitCode {
             };
         }
     };
-    run(cli.command).unwrap_or_else(|failure| {
+    carry_out(cli.command).unwrap_or_else(|failure| {
         eprintln!("leadsman: {failure}");
         failure.exit_code()
     })
 }
 
-fn run(command: Command) -> Result<ExitCode, Failure> {
+/// The command line. Whoever calls it as parca-agent, by name or with nothing but its flags, means `up`.
+fn arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.first().map(Path::new).and_then(Path::file_name);
+    let by_name = name.is_some_and(|name| name == "parca-agent");
+    let first = arguments.get(1);
+    let by_flag = first.is_some_and(|first| configuration::is_flag_of_up(first));
+    if by_name || by_flag {
+        arguments.insert(1, "up".into());
+    }
+    arguments
+}
+
+fn carry_out(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Up(options) => up::run(*options),
-        Command::Run(options) => run::run(&options),
+        Command::Up(raw) => up::run(raw.flags),
+        Command::Run(options) => run::run(options),
+        Command::Config(command) => configuration::run(command),
+        Command::Relabel(cli::Relabel::Test(options)) => relabel_test::run(&options),
         Command::Record(options) => record::run(&options),
         Command::Report(arguments) => match report::run(&arguments) {
             Ok(()) => Ok(ExitCode::SUCCESS),

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use config::Settings;
 use ipc_endpoint::rights::{self, Network};
 use ipc_proto::hello::Role;
 
-use crate::remote_options::RemoteArguments;
 use crate::users::User;
 
 /// Where crash reports are, each process's in a directory of its own.
@@ -28,96 +28,92 @@ pub(crate) struct Process {
     pub(crate) arguments: Vec<OsString>,
     /// Whether it may reach the remote store.
     pub(crate) store: bool,
-    /// The bearer token for that.
-    pub(crate) token: Option<OsString>,
+    /// Its environment.
+    pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
 /// Everything that the processes of one run have in common, and what each is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Where the sockets are.
-    pub(crate) runtime_directory: PathBuf,
-    /// Level of their logs.
-    pub(crate) log_level: log::LevelFilter,
-    /// Format of their logs.
-    pub(crate) log_format: &'static str,
     /// Who runs as whom.
     pub(crate) users: Vec<(Role, User)>,
     /// Who listens for statistics in place of the viewer: the front command itself, which is root.
     pub(crate) front_listens: bool,
-    /// The sampler's own arguments.
+    /// The settings, of which each process is told its own.
+    pub(crate) settings: Settings,
+    /// What the sampler is told beyond them.
     pub(crate) sampler: Vec<OsString>,
     /// How often the sampler asked for a larger ring buffer.
     pub(crate) ring_growth: u32,
-    /// Where the symbolizer keeps unwind tables.
-    pub(crate) cache_directory: PathBuf,
-    /// Where the shipper writes and the viewer reads.
-    pub(crate) store_directory: PathBuf,
-    /// The shipper's own arguments.
-    pub(crate) shipper: Vec<OsString>,
-    /// The viewer's own arguments.
-    pub(crate) viewer: Vec<OsString>,
-    /// What those who reach the remote store are told.
-    pub(crate) remote: RemoteArguments,
 }
 
 impl Plan {
+    /// All processes, as `leadsman up` and the units run them.
+    pub(crate) fn new(users: Vec<(Role, User)>, settings: Settings) -> Self {
+        Self {
+            users,
+            front_listens: false,
+            settings,
+            sampler: Vec::new(),
+            ring_growth: 0,
+        }
+    }
+
     /// The processes in the order of their start.
     pub(crate) fn processes(&self) -> Vec<Process> {
-        let process = |(role, user): &(Role, User)| {
-            let store = self.remote.is_configured()
-                && rights::of(*role).is_some_and(|rights| rights.network == Network::Store);
-            Process {
-                role: *role,
-                user: *user,
-                arguments: self.arguments(*role),
-                store,
-                token: self.remote.token.clone().filter(|_token| store),
-            }
+        let process = |(role, user): &(Role, User)| Process {
+            role: *role,
+            user: *user,
+            arguments: self.arguments(*role),
+            store: self.reaches_store(*role),
+            environment: environment(&self.settings, *role),
         };
         self.users.iter().map(process).collect()
     }
 
+    /// Where profiles are kept.
+    pub(crate) fn store_directory(&self) -> &Path {
+        Path::new(self.settings.get("local-store-directory"))
+    }
+
+    fn reaches_store(&self, role: Role) -> bool {
+        !self.settings.get("remote-store-address").is_empty()
+            && rights::of(role).is_some_and(|rights| rights.network == Network::Store)
+    }
+
     fn arguments(&self, role: Role) -> Vec<OsString> {
-        let mut arguments: Vec<OsString> = Vec::new();
-        let mut option = |name: &str, value: OsString| arguments.extend([name.into(), value]);
-        option("--runtime-directory", self.runtime_directory.clone().into());
-        option(
-            "--log-level",
-            self.log_level.as_str().to_ascii_lowercase().into(),
-        );
-        option("--log-format", self.log_format.into());
+        let mut arguments = self.settings.arguments(role);
         // A recording's processes end with it, and what they said is seen by who recorded.
         if !self.front_listens {
-            option("--crash-directory", crash_directory(role).into());
+            let mut option = OsString::from("--crash-directory=");
+            option.push(crash_directory(role));
+            arguments.push(option);
         }
-        for (peer, user) in &self.users {
-            option("--peer", format!("{}={}", peer.name(), user.uid).into());
-        }
+        let peers = self
+            .users
+            .iter()
+            .map(|(peer, user)| format!("--peer={}={}", peer.name(), user.uid));
+        arguments.extend(peers.map(OsString::from));
         if self.front_listens {
-            option("--peer", format!("{}=0", Role::Viewer.name()).into());
+            arguments.push(format!("--peer={}=0", Role::Viewer.name()).into());
         }
-        let store = || OsString::from(&self.store_directory);
-        match role {
-            Role::Sampler => {
-                if self.ring_growth > 0 {
-                    option("--ring-growth", self.ring_growth.to_string().into());
-                }
-                arguments.extend(self.sampler.iter().cloned());
+        if role == Role::Sampler {
+            if self.ring_growth > 0 {
+                arguments.push(format!("--ring-growth={}", self.ring_growth).into());
             }
-            Role::Symbolizer => option("--cache-directory", self.cache_directory.clone().into()),
-            Role::Shipper => {
-                option("--store-directory", store());
-                arguments.extend(self.shipper.iter().cloned());
-                arguments.extend(self.remote.shared.iter().cloned());
-                arguments.extend(self.remote.shipper.iter().cloned());
-            }
-            Role::Viewer => {
-                option("--store-directory", store());
-                arguments.extend(self.viewer.iter().cloned());
-            }
-            Role::Opener | Role::DebuginfoUploader | Role::Leadsman => {}
+            arguments.extend(self.sampler.iter().cloned());
         }
         arguments
+    }
+}
+
+/// Secrets, which must not be seen among a process's arguments: for those who speak to the store.
+pub(crate) fn environment(settings: &Settings, role: Role) -> Vec<(&'static str, OsString)> {
+    let token = settings.get("remote-store-bearer-token");
+    let speaks = matches!(role, Role::Shipper | Role::DebuginfoUploader);
+    if speaks && !token.is_empty() {
+        vec![(config::environment::TOKEN, token.into())]
+    } else {
+        Vec::new()
     }
 }

@@ -18,7 +18,6 @@ use crate::error::Failure;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::remote_options::RemoteArguments;
 use crate::roles::RECORDING;
 use crate::runtime_directory::{RuntimeDirectory, STORE};
 use crate::signals::Signals;
@@ -26,7 +25,7 @@ use crate::summary::Summary;
 use crate::supervisor::engine::Rules;
 use crate::supervisor::{Supervisor, stop_order};
 use crate::users::{Taken, User};
-use crate::{preconditions, store_directory, up, users};
+use crate::{configuration, preconditions, store_directory, up, users};
 use command::HeldCommand;
 
 /// How long the processes may take until the timers run.
@@ -91,29 +90,35 @@ impl<'a> Recording<'a> {
         let socket = runtime_directory
             .take("statistics.sock")
             .ok_or_else(|| Failure::failed("there is no socket for statistics"))?;
+        let mut settings = configuration::defaults()?;
         let store = path.join(STORE);
         if let Some(shipper) = user(Role::Shipper) {
             store_directory::prepare(&store, shipper, "")?;
         }
-        let cache_directory = up::cache(user(Role::Symbolizer), &path)?;
+        let lasting = PathBuf::from(settings.get("cache-directory"));
+        let cache_directory = up::cache(&lasting, user(Role::Symbolizer), &path)?;
+        let level = options.log_level.as_str().to_ascii_lowercase();
+        settings.state("log-level", level);
+        settings.state("runtime-directory", up::text(&path)?);
+        settings.state("cache-directory", up::text(&cache_directory)?);
+        settings.state("local-store-directory", up::text(&store)?);
+        settings.state(
+            "profiling-cpu-sampling-frequency",
+            options.frequency.to_string(),
+        );
+        // One window, the whole recording.
+        settings.state("profiling-duration", "0");
         let command = match options.command.as_slice() {
             [] => None,
             command => Some(HeldCommand::start(command, &path)?),
         };
         let collector = Collector::new(socket, peers(&users));
         let plan = Plan {
-            runtime_directory: path,
-            log_level: options.log_level,
-            log_format: "logfmt",
             sampler: sampler(options, command.as_ref().map(HeldCommand::pid)),
             users,
             front_listens: true,
             ring_growth: 0,
-            cache_directory,
-            store_directory: store,
-            shipper: Vec::new(),
-            viewer: Vec::new(),
-            remote: RemoteArguments::default(),
+            settings,
         };
         let rules = Rules {
             stop_order: stop_order(|_role| STOP_PATIENCE),
@@ -178,7 +183,7 @@ impl<'a> Recording<'a> {
         if supervisor.failed() {
             return Err(Failure::failed("the recording failed: nothing was written"));
         }
-        self.write(&supervisor.plan().store_directory, output, elapsed)
+        self.write(supervisor.plan().store_directory(), output, elapsed)
     }
 
     /// Waits until the sampler says that its timers run; `false`: somebody wants an end before.
@@ -304,12 +309,7 @@ fn peers(users: &[(Role, User)]) -> Peers {
 }
 
 fn sampler(options: &Record, command: Option<u32>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec![
-        "--frequency".into(),
-        options.frequency.to_string().into(),
-        "--window-ms".into(),
-        "0".into(),
-    ];
+    let mut arguments: Vec<OsString> = Vec::new();
     let named = options.processes.iter().map(ToString::to_string);
     for pid in named.chain(command.map(|pid| pid.to_string())) {
         arguments.extend(["--process".into(), pid.into()]);

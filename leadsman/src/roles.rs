@@ -36,7 +36,7 @@ pub(crate) struct Edge {
 }
 
 /// Every socket.
-pub(crate) const EDGES: [Edge; 5] = [
+pub(crate) const EDGES: [Edge; 6] = [
     Edge {
         socket: "samples.sock",
         listener: Role::Symbolizer,
@@ -56,6 +56,11 @@ pub(crate) const EDGES: [Edge; 5] = [
         socket: "debuginfo.sock",
         listener: Role::DebuginfoUploader,
         connectors: &[Role::Symbolizer],
+    },
+    Edge {
+        socket: "settings.sock",
+        listener: Role::Shipper,
+        connectors: &[],
     },
     Edge {
         socket: "statistics.sock",

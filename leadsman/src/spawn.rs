@@ -11,7 +11,6 @@ use command_fds::{CommandFdExt, FdMapping};
 use ipc_proto::hello::Role;
 
 use crate::plan::Process;
-use crate::remote_options::TOKEN_VARIABLE;
 use crate::roles::EDGES;
 use crate::runtime_directory::Listeners;
 
@@ -54,7 +53,7 @@ pub(crate) fn command(process: &Process, inheritance: &Inheritance<'_>) -> io::R
         .arg("--")
         .args(&process.arguments)
         .env_clear()
-        .envs(process.token.iter().map(|token| (TOKEN_VARIABLE, token)))
+        .envs(process.environment.iter().cloned())
         .env("LISTEN_FDS", names.len().to_string())
         .env("LISTEN_FDNAMES", names.join(":"))
         .current_dir("/")

@@ -2,15 +2,16 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use config::Settings;
 use ipc_endpoint::rights::{self, Machine};
 use ipc_proto::hello::Role;
 
-use crate::cli::Up;
+use crate::configuration::{self, Resolved};
 use crate::error::Failure;
 use crate::plan::{Plan, crash_directory};
 use crate::roles::ALL;
@@ -21,8 +22,6 @@ use crate::supervisor::{Supervisor, stop_order};
 use crate::users::{Taken, User};
 use crate::{preconditions, store_directory, users};
 
-/// Where unwind tables are kept.
-pub(crate) const CACHE_DIRECTORY: &str = "/var/cache/leadsman";
 /// Whoever refuses to start has said so by then.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// Longest between two looks at nothing.
@@ -32,8 +31,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// Something is missing; nothing was started then.
-pub(crate) fn run(options: Up) -> Result<ExitCode, Failure> {
+pub(crate) fn run(flags: Vec<OsString>) -> Result<ExitCode, Failure> {
+    let configuration = match configuration::resolve(flags, None, "leadsman up [FLAGS]")? {
+        Resolved::Settings(configuration) => *configuration,
+        Resolved::Shown => return Ok(ExitCode::SUCCESS),
+    };
     preconditions::check("up")?;
+    configuration.log_notices();
+    let mut settings = configuration.settings;
     let users = users::choose(&ALL, &Taken::read()?)?;
     let user = |role| {
         users
@@ -41,34 +46,29 @@ pub(crate) fn run(options: Up) -> Result<ExitCode, Failure> {
             .find(|(of, _)| *of == role)
             .map(|(_, user)| *user)
     };
-    let http = listen(&options)?;
+    let http = listen(settings.get("http-address"))?;
     let address = http
         .local_addr()
         .map_err(|error| Failure::failed(format!("the page's socket has no address: {error}")))?;
+    settings.state("http-address", address.to_string());
     let mut signals = watch_signals()?;
-    let mut runtime_directory = RuntimeDirectory::create(&options.runtime_directory)?;
-    let store = match user(Role::Shipper) {
-        Some(shipper) => store_directory::prepare(
-            &options.local_store_directory,
-            shipper,
-            "--local-store-directory",
-        )?,
-        None => options.local_store_directory.clone(),
-    };
-    options.remote.prepare(user(Role::Shipper))?;
-    let cache_directory = cache(user(Role::Symbolizer), runtime_directory.path())?;
+    let runtime_directory = settings.get("runtime-directory");
+    let mut runtime_directory = RuntimeDirectory::create(Path::new(runtime_directory))?;
+    settings.state("runtime-directory", text(runtime_directory.path())?);
+    if let Some(shipper) = user(Role::Shipper) {
+        let store = Path::new(settings.get("local-store-directory"));
+        let store = store_directory::prepare(store, shipper, "--local-store-directory")?;
+        settings.state("local-store-directory", text(&store)?.to_owned());
+        prepare_spool(&mut settings, shipper)?;
+    }
+    let lasting = Path::new(settings.get("cache-directory"));
+    let cache = cache(lasting, user(Role::Symbolizer), runtime_directory.path())?;
+    settings.state("cache-directory", text(&cache)?.to_owned());
     for (role, user) in &users {
         store_directory::prepare_for_crashes(&crash_directory(*role), *user);
     }
     runtime_directory.listen(&ALL, user)?;
-    let plan = plan(
-        &options,
-        users,
-        runtime_directory.path(),
-        address,
-        cache_directory,
-        store,
-    );
+    let plan = Plan::new(users, settings);
     let rules = Rules {
         // All of it within 5 s.
         stop_order: stop_order(|role| match role {
@@ -99,33 +99,28 @@ pub(crate) fn run(options: Up) -> Result<ExitCode, Failure> {
     })
 }
 
-/// What to start by these options.
-pub(crate) fn plan(
-    options: &Up,
-    users: Vec<(Role, User)>,
-    runtime_directory: &Path,
-    address: SocketAddr,
-    cache_directory: PathBuf,
-    store_directory: PathBuf,
-) -> Plan {
-    Plan {
-        runtime_directory: runtime_directory.to_owned(),
-        log_level: options.log_level,
-        log_format: if options.log_format == "json" {
-            "json"
-        } else {
-            "logfmt"
-        },
-        users,
-        front_listens: false,
-        sampler: sampler(options),
-        ring_growth: 0,
-        cache_directory,
-        store_directory,
-        shipper: shipper(options),
-        viewer: vec!["--http-address".into(), address.to_string().into()],
-        remote: options.remote.arguments(),
+/// Makes the spool as the shipper's own directory, where there is a store.
+///
+/// # Errors
+/// One line with the path.
+pub(crate) fn prepare_spool(settings: &mut Settings, shipper: User) -> Result<(), Failure> {
+    if settings.get("remote-store-address").is_empty() {
+        return Ok(());
     }
+    let option = "remote-store-spool-directory";
+    let spool = Path::new(settings.get(option));
+    let spool = store_directory::prepare(spool, shipper, &format!("--{option}"))?;
+    settings.state(option, text(&spool)?.to_owned());
+    Ok(())
+}
+
+/// A path as a setting's value.
+///
+/// # Errors
+/// It is not text.
+pub(crate) fn text(path: &Path) -> Result<&str, Failure> {
+    path.to_str()
+        .ok_or_else(|| Failure::usage(format!("{} is not text", path.display())))
 }
 
 /// From here on SIGINT and SIGTERM are ours to answer.
@@ -140,8 +135,7 @@ pub(crate) fn watch_signals() -> Result<Signals, Failure> {
 ///
 /// # Errors
 /// Somebody else listens there.
-pub(crate) fn listen(options: &Up) -> Result<TcpListener, Failure> {
-    let address = options.http_address;
+pub(crate) fn listen(address: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| {
         Failure::failed(format!(
             "cannot listen on {address}: {error}: choose another --http-address"
@@ -154,47 +148,18 @@ pub(crate) fn listen(options: &Up) -> Result<TcpListener, Failure> {
 /// # Errors
 /// It can't be made.
 pub(crate) fn cache(
+    lasting: &Path,
     symbolizer: Option<User>,
     runtime_directory: &Path,
 ) -> Result<PathBuf, Failure> {
-    let lasting = Path::new(CACHE_DIRECTORY).to_owned();
     match symbolizer {
-        Some(user) if user.lasting => store_directory::prepare_cache(&lasting, user),
+        Some(user) if user.lasting => store_directory::prepare_cache(lasting, user),
         Some(user) => {
             let own = runtime_directory.join(crate::runtime_directory::CACHE);
             store_directory::prepare_cache(&own, user)
         }
-        None => Ok(lasting),
+        None => Ok(lasting.to_owned()),
     }
-}
-
-fn sampler(options: &Up) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec![
-        "--frequency".into(),
-        options.profiling_cpu_sampling_frequency.to_string().into(),
-        "--window-ms".into(),
-        options.profiling_duration.as_millis().to_string().into(),
-    ];
-    if let Some(budget) = options.bpf_memory_budget {
-        arguments.extend(["--bpf-memory-budget".into(), budget.to_string().into()]);
-    }
-    arguments
-}
-
-fn shipper(options: &Up) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec![
-        "--store-max-bytes".into(),
-        options.local_store_max_bytes.to_string().into(),
-        "--store-max-age-seconds".into(),
-        options.local_store_max_age.as_secs().to_string().into(),
-    ];
-    if let Some(node) = &options.node {
-        arguments.extend(["--node".into(), node.into()]);
-    }
-    for (name, value) in &options.metadata_external_labels.0 {
-        arguments.extend(["--external-label".into(), format!("{name}={value}").into()]);
-    }
-    arguments
 }
 
 /// Says what was started with which rights, and where to look.
@@ -206,7 +171,7 @@ fn introduce(plan: &Plan, page: &str) {
             text += &format!("uid {}  {}\n", user.uid, rights::line(rights, &machine));
         }
     }
-    text += &format!("profiles: {}\n", plan.store_directory.display());
+    text += &format!("profiles: {}\n", plan.store_directory().display());
     text += &format!("the page: {page}\n");
     // Nobody may be reading it.
     let _closed = std::io::stdout().lock().write_all(text.as_bytes());

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 
 use ipc_endpoint::arguments::Common;
+use ipc_endpoint::duration;
 use lexopt::ValueExt;
 
 use crate::processes::Selection;
@@ -13,9 +14,9 @@ use crate::processes::Selection;
 pub(crate) struct Config {
     /// Arguments of every process.
     pub(crate) common: Common,
-    /// `--frequency HZ`: samples a second and CPU, 1 to 1,000.
+    /// `--profiling-cpu-sampling-frequency HZ`: samples a second and CPU, 1 to 1,000.
     pub(crate) frequency: u32,
-    /// `--window-ms MS`: window length; 0: one window until the end.
+    /// `--profiling-duration DURATION`: window length; 0: one window until the end.
     pub(crate) window: u64,
     /// `--process PID` (repeated) and `--no-children`: which processes are sampled; none named: all.
     pub(crate) selection: Selection,
@@ -39,15 +40,15 @@ impl Config {
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, lexopt::Error> {
         let mut frequency = 19;
-        let mut window = 10_000;
+        let mut window = std::time::Duration::from_secs(10);
         let mut pids = HashSet::new();
         let mut children = true;
         let mut memory_budget = DEFAULT_MEMORY_BUDGET;
         let mut ring_growth = 0;
         let common = Common::parse(arguments, |name, parser| {
             match name {
-                "frequency" => frequency = parser.value()?.parse()?,
-                "window-ms" => window = parser.value()?.parse()?,
+                "profiling-cpu-sampling-frequency" => frequency = parser.value()?.parse()?,
+                "profiling-duration" => window = parser.value()?.parse_with(duration::parse)?,
                 "process" => {
                     pids.insert(parser.value()?.parse()?);
                 }
@@ -59,7 +60,9 @@ impl Config {
             Ok(true)
         })?;
         if !(1..=1000).contains(&frequency) {
-            let error = format!("--frequency {frequency}: from 1 to 1000 samples a second");
+            let error = format!(
+                "--profiling-cpu-sampling-frequency {frequency}: from 1 to 1000 samples a second"
+            );
             return Err(lexopt::Error::Custom(error.into()));
         }
         if memory_budget < LEAST_MEMORY_BUDGET {
@@ -72,7 +75,7 @@ impl Config {
         Ok(Self {
             common,
             frequency,
-            window: window * 1_000_000,
+            window: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
             selection,
             memory_budget,
             ring_growth,

@@ -71,6 +71,8 @@ pub(crate) struct Engine {
     window_start: u64,
     /// Window length, nanoseconds; 0: one window until the end.
     window_length: u64,
+    /// Samples a second and CPU in this window.
+    frequency: u32,
     clock_offset: i64,
     /// Samples sent and dropped in the current window.
     pub(crate) account: Account,
@@ -102,6 +104,7 @@ impl Engine {
             window_id: 0,
             window_start: now,
             window_length,
+            frequency: 0,
             clock_offset,
             account: Account::default(),
             follows_uses: false,
@@ -111,6 +114,16 @@ impl Engine {
             last_request: 0,
             actions: Vec::new(),
         }
+    }
+
+    /// Samples come at that rate from now on. To be told when no sample of another rate is under way, between two windows.
+    pub(crate) fn set_frequency(&mut self, frequency: u32) {
+        self.frequency = frequency;
+    }
+
+    /// The rate at which samples come.
+    pub(crate) fn frequency(&self) -> u32 {
+        self.frequency
     }
 
     /// What there is to do since the last call.
@@ -547,6 +560,7 @@ impl Engine {
             window,
             start: self.window_start.wrapping_add_signed(self.clock_offset),
             duration: now.saturating_sub(self.window_start),
+            frequency: self.frequency,
             // The event loop knows what the link carried and what was dropped on the way to it.
             samples: 0,
             drops: List::default(),

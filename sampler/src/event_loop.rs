@@ -19,7 +19,7 @@ use crate::bpf::tables::{InstallError, Paged, Tables};
 use crate::engine::{Action, Engine};
 use crate::metrics;
 use crate::opener_link::OpenerLink;
-use crate::perf_event::PerfRing;
+use crate::perf_event::{PerfEventError, PerfRing, Timer};
 use crate::raw_sample::{self, RawSample};
 use crate::ring;
 use crate::sideband::{self, Record, SidebandEvent};
@@ -27,6 +27,8 @@ use crate::symbolizer_link::SymbolizerLink;
 
 /// Longest pause between two looks at the rings, nanoseconds.
 const TICK: u64 = 500_000_000;
+/// How long a change of the rate waits for samples that wait for mappings.
+const RATE_PATIENCE: u64 = 2_000_000_000;
 /// How long the end waits for the symbolizer to take the last window, nanoseconds: a machine that shuts down must not
 /// wait for it, a recording is nothing but that window.
 const LAST_PATIENCE: u64 = 1_300_000_000;
@@ -36,6 +38,9 @@ const RECORDING_PATIENCE: u64 = 100_000_000_000;
 pub(crate) struct EventLoop {
     pub(crate) records: RingBuf<MapData>,
     pub(crate) rings: Vec<PerfRing>,
+    pub(crate) timers: Vec<Timer>,
+    /// A rate to change to, and since when.
+    pub(crate) rate_wanted: Option<(u32, u64)>,
     pub(crate) counters: PerCpuArray<MapData, u64>,
     pub(crate) mappings: Mappings,
     pub(crate) tables: Tables,
@@ -139,6 +144,7 @@ impl EventLoop {
             if self.reporter.is_due(now) {
                 self.report(now, false);
             }
+            self.follow_rate(now);
         }
     }
 
@@ -330,6 +336,53 @@ impl EventLoop {
             let new = self.kernel[counter as usize].saturating_sub(before[counter as usize]);
             self.engine.account.drop_in_kernel(cause, new);
         }
+    }
+
+    /// Changes the sampling rate when another one was heard of: between two windows, so that each has one, with the timers
+    /// off meanwhile, so that no sample is between the two. Samples that wait for their process's mappings go first.
+    fn follow_rate(&mut self, now: u64) {
+        let wanted = self.reporter.frequency();
+        let Some(frequency) = wanted.filter(|wanted| *wanted != self.engine.frequency()) else {
+            self.rate_wanted = None;
+            return;
+        };
+        let since = match self.rate_wanted {
+            Some((known, since)) if known == frequency => since,
+            _ => now,
+        };
+        self.rate_wanted = Some((frequency, since));
+        let is_recording = self.engine.window_end().is_none();
+        let in_time = now.saturating_sub(since) < RATE_PATIENCE;
+        if is_recording || (self.engine.waiting() > 0 && in_time) {
+            return;
+        }
+        if let Err(error) = self.change_rate(frequency) {
+            log::warn!("the sampling rate stays: {error}");
+        }
+        self.rate_wanted = None;
+    }
+
+    fn change_rate(&mut self, frequency: u32) -> Result<(), PerfEventError> {
+        let before = self.engine.frequency();
+        let stopped = self.timers.iter().try_for_each(Timer::stop);
+        self.drain();
+        let now = monotonic();
+        self.engine.end_window(now, false);
+        let set = |frequency| {
+            let mut timers = self.timers.iter();
+            timers.try_for_each(|timer| timer.set_frequency(frequency))
+        };
+        let changed = stopped.and_then(|()| set(frequency));
+        if changed.is_err() {
+            // All CPUs at the rate they had: a window has one.
+            let _as_good_as_it_gets = set(before);
+        } else {
+            self.engine.set_frequency(frequency);
+            self.symbolizer.set_frequency(frequency);
+            log::info!("sampling at {frequency} Hz now");
+        }
+        let started = self.timers.iter().map(Timer::start);
+        started.fold(changed, |before, started| before.and(started))
     }
 
     fn report(&mut self, now: u64, last: bool) {

@@ -139,7 +139,7 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         kernel_release: Bytes::cut(&startup::kernel_release()),
         kernel_build_id: Bytes::cut(&startup::kernel_build_id()),
     };
-    let engine = Engine::new(
+    let mut engine = Engine::new(
         config.selection.clone(),
         startup::running_processes(),
         Cgroups::new(startup::perf_cgroups_are_cgroup2()),
@@ -147,7 +147,8 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         start.clock_offset,
         clock::monotonic(),
     );
-    loaded.attach(config.frequency, &cpus)?;
+    engine.set_frequency(config.frequency);
+    let timers = loaded.attach(config.frequency, &cpus)?;
     let online = std::fs::File::open("/sys/devices/system/cpu/online").ok();
     let directory = &common.runtime_directory;
     let connect_symbolizer = Connector::new(
@@ -185,6 +186,8 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
     let mut event_loop = EventLoop {
         records,
         rings,
+        timers,
+        rate_wanted: None,
         counters,
         mappings: Mappings::new(processes, mappings),
         tables: Tables::new(regions, chunks, sizes),
@@ -214,7 +217,7 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         config.frequency
     );
     let ended = event_loop.run();
-    // The timers stop when the object goes, not before the last window went.
+    // The timers stop when they go, not before the last window went.
     drop((object, programs));
     Ok(ended?)
 }

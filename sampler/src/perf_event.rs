@@ -1,4 +1,5 @@
-//! Perf events that report what processes map, exec, fork and exit, and new cgroups: one per CPU, each with a ring in shared memory.
+//! Perf events: those that report what processes map, exec, fork and exit, and new cgroups, one per CPU, each with a ring in
+//! shared memory; and the timers that run the BPF program.
 //!
 //! The only file of this process with `unsafe`: the ring is memory that the kernel writes. Nothing here decodes a
 //! record; bytes are copied out and handed on.
@@ -61,6 +62,14 @@ mod flag {
     pub(super) const BUILD_ID: u64 = 1 << 34;
 }
 const PERF_FLAG_FD_CLOEXEC: u64 = 1 << 3;
+const PERF_COUNT_SW_CPU_CLOCK: u64 = 0;
+/// Bit of `perf_event_attr`'s flags: it starts switched off.
+const DISABLED: u64 = 1;
+/// ioctls of a perf event.
+const ENABLE: libc::Ioctl = 0x2400;
+const DISABLE: libc::Ioctl = 0x2401;
+const PERIOD: libc::Ioctl = 0x4008_2404;
+const SET_BPF: libc::Ioctl = 0x4004_2408;
 
 /// Offsets into `struct perf_event_mmap_page`.
 const DATA_HEAD: usize = 1024;
@@ -77,6 +86,18 @@ pub(crate) enum PerfEventError {
         "cannot follow mappings on CPU {cpu}: {source}: CAP_PERFMON is needed, or CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3 or more"
     )]
     Open {
+        /// The CPU.
+        cpu: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A timer could not be set up or changed.
+    #[error(
+        "cannot {what} the timer of CPU {cpu}: {source}: CAP_PERFMON is needed to set it up, or CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3 or more"
+    )]
+    Timer {
+        /// What was tried.
+        what: &'static str,
         /// The CPU.
         cpu: u32,
         /// What the kernel said.
@@ -211,6 +232,80 @@ impl Drop for PerfRing {
     }
 }
 
+/// A timer on one CPU. At each tick the BPF program runs on what runs there; gone with the value.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    fd: OwnedFd,
+    cpu: u32,
+}
+
+impl Timer {
+    /// Sets up a timer of `frequency` Hz, switched off.
+    pub(crate) fn open(
+        cpu: u32,
+        frequency: u32,
+        program: BorrowedFd<'_>,
+    ) -> Result<Self, PerfEventError> {
+        let attributes = Attributes {
+            kind: PERF_TYPE_SOFTWARE,
+            size: size_of::<Attributes>() as u32,
+            config: PERF_COUNT_SW_CPU_CLOCK,
+            sample_period: period(frequency),
+            flags: DISABLED,
+            ..Attributes::default()
+        };
+        let fd = open_with(&attributes, cpu).map_err(|source| PerfEventError::Timer {
+            what: "open",
+            cpu,
+            source,
+        })?;
+        let timer = Self { fd, cpu };
+        // SAFETY: takes a descriptor by value; the kernel keeps what it refers to.
+        let result = unsafe { libc::ioctl(timer.fd.as_raw_fd(), SET_BPF, program.as_raw_fd()) };
+        timer.check("give a program to", result)?;
+        Ok(timer)
+    }
+
+    /// Switches it on.
+    pub(crate) fn start(&self) -> Result<(), PerfEventError> {
+        // SAFETY: takes no argument.
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), ENABLE, 0) };
+        self.check("start", result)
+    }
+
+    /// Switches it off: when this returns, its program runs no more.
+    pub(crate) fn stop(&self) -> Result<(), PerfEventError> {
+        // SAFETY: takes no argument.
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), DISABLE, 0) };
+        self.check("stop", result)
+    }
+
+    /// Changes its rate. Takes no capability.
+    pub(crate) fn set_frequency(&self, frequency: u32) -> Result<(), PerfEventError> {
+        let period = period(frequency);
+        // SAFETY: reads eight bytes that outlive the call.
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), PERIOD, &raw const period) };
+        self.check("change the rate of", result)
+    }
+
+    fn check(&self, what: &'static str, result: libc::c_int) -> Result<(), PerfEventError> {
+        let cpu = self.cpu;
+        match result {
+            0 => Ok(()),
+            _ => Err(PerfEventError::Timer {
+                what,
+                cpu,
+                source: io::Error::last_os_error(),
+            }),
+        }
+    }
+}
+
+/// Nanoseconds between two ticks.
+fn period(frequency: u32) -> u64 {
+    1_000_000_000 / u64::from(frequency.max(1))
+}
+
 fn open_event(cpu: u32, data_bytes: usize, more_flags: u64) -> io::Result<OwnedFd> {
     let attributes = Attributes {
         kind: PERF_TYPE_SOFTWARE,
@@ -231,11 +326,15 @@ fn open_event(cpu: u32, data_bytes: usize, more_flags: u64) -> io::Result<OwnedF
         clock: libc::CLOCK_MONOTONIC,
         ..Attributes::default()
     };
+    open_with(&attributes, cpu)
+}
+
+fn open_with(attributes: &Attributes, cpu: u32) -> io::Result<OwnedFd> {
     // SAFETY: the attributes outlive the call and state their own size; the result is a new fd or an error.
     unsafe {
         let fd = libc::syscall(
             libc::SYS_perf_event_open,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             -1,
             cpu as libc::c_int,
             -1,

@@ -45,6 +45,11 @@ impl SymbolizerLink {
         }
     }
 
+    /// What the next symbolizer will hear of the sampling rate.
+    pub(crate) fn set_frequency(&mut self, frequency: u32) {
+        self.start.frequency = frequency;
+    }
+
     /// Whether a new link was made.
     pub(crate) fn connect(&mut self, now: u64) -> bool {
         if self.link.is_some() {

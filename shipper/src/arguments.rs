@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipc_endpoint::arguments::Common;
+use ipc_endpoint::duration;
 use lexopt::{Parser, ValueExt};
 
 use crate::remote::RemoteArguments;
@@ -22,13 +23,13 @@ const MAX_LABELS: usize = 32;
 pub struct Arguments {
     /// Those of every process.
     pub common: Common,
-    /// `--store-directory DIR`.
+    /// `--local-store-directory DIR`.
     pub store_directory: PathBuf,
-    /// `--store-max-bytes BYTES`, `--store-max-age-seconds SECONDS`.
+    /// `--local-store-max-bytes BYTES`, `--local-store-max-age DURATION`.
     pub retention: Retention,
     /// `--node NAME`; the host's name when absent.
     pub node: Option<String>,
-    /// `--external-label NAME=VALUE`, repeated: stands on every sample.
+    /// `--metadata-external-labels NAME=VALUE;...`: stand on every sample.
     pub labels: Vec<(String, String)>,
     /// `--metadata-enable-process-cmdline`: read command lines.
     pub command_line: bool,
@@ -61,11 +62,15 @@ impl Arguments {
         let mut remote = RemoteArguments::default();
         let common = Common::parse(arguments, |name, parser: &mut Parser| {
             match name {
-                "store-directory" => store_directory = Some(PathBuf::from(parser.value()?)),
-                "store-max-bytes" => max_bytes = parser.value()?.parse()?,
-                "store-max-age-seconds" => max_age = Duration::from_secs(parser.value()?.parse()?),
+                "local-store-directory" => store_directory = Some(PathBuf::from(parser.value()?)),
+                "local-store-max-bytes" => max_bytes = parser.value()?.parse()?,
+                "local-store-max-age" => {
+                    max_age = parser.value()?.parse_with(duration::parse_positive)?;
+                }
                 "node" => node = Some(parser.value()?.string()?),
-                "external-label" => labels.push(parser.value()?.parse_with(label)?),
+                "metadata-external-labels" => {
+                    labels.extend(parser.value()?.parse_with(external_labels)?);
+                }
                 "metadata-enable-process-cmdline" => {
                     command_line = match parser.optional_value() {
                         Some(value) => value.parse()?,
@@ -94,7 +99,7 @@ impl Arguments {
         Ok(Self {
             common,
             store_directory: store_directory
-                .ok_or("--store-directory is missing: name the directory profiles go to")?,
+                .ok_or("--local-store-directory is missing: name the directory profiles go to")?,
             retention: Retention {
                 max_bytes,
                 max_age_millis: u64::try_from(max_age.as_millis()).unwrap_or(u64::MAX),
@@ -116,24 +121,19 @@ fn some_path(value: OsString) -> Option<PathBuf> {
     (!value.is_empty()).then(|| PathBuf::from(value))
 }
 
-/// Reads `NAME=VALUE`; names are those of Prometheus labels.
-fn label(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
-    let sound = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        && name
-            .bytes()
-            .next()
-            .is_some_and(|byte| !byte.is_ascii_digit());
-    if !sound {
-        return Err(format!(
-            "label name {name:?} may hold letters, digits and _ only, and no digit first"
-        ));
+/// Reads `NAME=VALUE;...`; names are those of Prometheus labels. Names that begin with `__` are for relabelling only.
+fn external_labels(text: &str) -> Result<Vec<(String, String)>, String> {
+    let mut labels = config::pairs(text)?;
+    for (name, _) in &labels {
+        let sound = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !name.bytes().all(sound) || name.starts_with(|first: char| first.is_ascii_digit()) {
+            return Err(format!(
+                "label name {name:?} may hold letters, digits and _ only, and no digit first"
+            ));
+        }
     }
-    Ok((name.to_owned(), value.to_owned()))
+    labels.retain(|(name, _)| !name.starts_with("__"));
+    Ok(labels)
 }
 
 #[cfg(test)]
@@ -147,11 +147,11 @@ mod tests {
     #[test]
     fn everything_can_be_said() {
         let parsed = parse(&[
-            "--store-directory=/s",
-            "--store-max-bytes=5",
-            "--store-max-age-seconds=3",
+            "--local-store-directory=/s",
+            "--local-store-max-bytes=5",
+            "--local-store-max-age=3s",
             "--node=n",
-            "--external-label=region=eu=1",
+            "--metadata-external-labels=region=eu=1",
             "--runtime-directory=/r",
             "--metadata-enable-process-cmdline",
             "--metadata-container-runtime-socket-path=/run/docker.sock",
@@ -179,10 +179,16 @@ mod tests {
     fn nonsense_is_named() {
         for bad in [
             &[][..],
-            &["--store-directory=/s", "--external-label=1a=b"],
-            &["--store-directory=/s", "--external-label=ab"],
-            &["--store-directory=/s", "--store-max-bytes=-1"],
-            &["--store-directory=/s", "--surplus"],
+            &[
+                "--local-store-directory=/s",
+                "--metadata-external-labels=1a=b",
+            ],
+            &[
+                "--local-store-directory=/s",
+                "--metadata-external-labels=ab",
+            ],
+            &["--local-store-directory=/s", "--local-store-max-bytes=-1"],
+            &["--local-store-directory=/s", "--surplus"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let pid = (arguments.first().is_some_and(|first| first == "labels")).then(|| {
         arguments.remove(0);
         // The shipper's own arguments say where to store; nothing is stored.
-        arguments.push("--store-directory=/nonexistent".into());
+        arguments.push("--local-store-directory=/nonexistent".into());
         labels::command::pid_of(&mut arguments)
     });
     let parsed = Arguments::parse(arguments).and_then(|mut arguments| {

@@ -100,7 +100,7 @@ impl LocalStore {
         let directory =
             whole_file::open_directory(path, 0o755).map_err(|error| OpenError::Open {
                 path: path.to_owned(),
-                option: "--store-directory",
+                option: "--local-store-directory",
                 error,
             })?;
         let mut store = Self {
@@ -324,7 +324,7 @@ mod tests {
         std::fs::write(&path, b"").unwrap();
         let error = LocalStore::open(&path, ALL).unwrap_err().to_string();
         assert!(
-            error.contains("file") && error.contains("--store-directory"),
+            error.contains("file") && error.contains("--local-store-directory"),
             "{error}"
         );
     }

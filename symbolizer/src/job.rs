@@ -114,6 +114,7 @@ pub(crate) fn build(
     match &window.end {
         Some((end, _)) => {
             (job.start, job.duration, job.last) = (end.start, end.duration, end.last);
+            job.frequency = end.frequency;
             job.drops.clone_from(&end.drops.0);
             job.cgroups.clone_from(&end.cgroups.0);
         }

@@ -16,7 +16,7 @@ const DEFAULT_ADDRESS: SocketAddr =
 pub(crate) struct Config {
     /// What every process is told.
     pub(crate) common: Common,
-    /// `--store-directory DIR`: the local store. Without one there is no page to look at, only metrics.
+    /// `--local-store-directory DIR`: the local store. Without one there is no page to look at, only metrics.
     pub(crate) store_directory: Option<PathBuf>,
     /// `--http-address ADDRESS:PORT`.
     pub(crate) http_address: SocketAddr,
@@ -34,7 +34,7 @@ impl Config {
         let mut http_address = DEFAULT_ADDRESS;
         let common = Common::parse(arguments, |name, parser| {
             match name {
-                "store-directory" => store_directory = Some(parser.value()?.into()),
+                "local-store-directory" => store_directory = Some(parser.value()?.into()),
                 "http-address" => http_address = parser.value()?.parse_with(address)?,
                 _ => return Ok(false),
             }
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn arguments_are_read() {
         let config =
-            parse(&["--store-directory", "/s", "--http-address=0.0.0.0:80"]).expect("valid");
+            parse(&["--local-store-directory", "/s", "--http-address=0.0.0.0:80"]).expect("valid");
         assert_eq!(config.store_directory, Some("/s".into()));
         assert_eq!(config.http_address.to_string(), "0.0.0.0:80");
         assert_eq!(

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime};
 
+use ipc_endpoint::clock::monotonic;
+use ipc_endpoint::settings::Subscriber;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::OwnCost;
 use ipc_proto::hello::Role;
@@ -31,6 +33,7 @@ pub(crate) struct EventLoop {
     store: Option<Store>,
     reporters: Option<Reporters>,
     cost: OwnCost,
+    settings: Subscriber,
     termination: Termination,
     started: Instant,
     /// When the store and own cost were last looked at.
@@ -53,6 +56,7 @@ impl EventLoop {
         store: Option<Store>,
         reporters: Option<Reporters>,
         cost: OwnCost,
+        settings: Subscriber,
         termination: Termination,
     ) -> Self {
         Self {
@@ -61,6 +65,7 @@ impl EventLoop {
             store,
             reporters,
             cost,
+            settings,
             termination,
             started: Instant::now(),
             looked: None,
@@ -193,6 +198,7 @@ impl EventLoop {
             return;
         }
         self.looked = Some(now.monotonic);
+        self.settings.poll(monotonic());
         let cost = self
             .cost
             .metrics(false)

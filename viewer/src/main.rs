@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::lockdown::{self, Plan};
+use ipc_endpoint::settings::Subscriber;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::OwnCost;
 use ipc_proto::hello::Role;
@@ -84,17 +85,28 @@ fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         .transpose()?;
     let reporters = inherited
         .take("statistics.sock")
-        .map(|fd| Reporters::new(Listener::from_fd(fd), config.common.peers));
+        .map(|fd| Reporters::new(Listener::from_fd(fd), config.common.peers.clone()));
     let engine = Engine::new(AllowedHosts::new(address), CACHE_BYTES);
     let clients = Clients::new(listener)?;
     let cost = OwnCost::open(Role::Viewer);
+    let common = &config.common;
+    let settings = Subscriber::new(&common.runtime_directory, Role::Viewer, &common.peers);
     let plan = Plan {
         read: config.store_directory.into_iter().collect(),
         ..Plan::default()
     };
     lockdown::enter(Role::Viewer, &plan)?;
     log::info!("the page is at http://{address}");
-    EventLoop::new(engine, clients, store, reporters, cost, termination).run()?;
+    EventLoop::new(
+        engine,
+        clients,
+        store,
+        reporters,
+        cost,
+        settings,
+        termination,
+    )
+    .run()?;
     Ok(())
 }
 

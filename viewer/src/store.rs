@@ -25,7 +25,7 @@ const MAX_ENTRIES: usize = 200_000;
 pub(crate) enum StoreError {
     /// The directory can't be opened.
     #[error(
-        "cannot open the store directory {path}: {error}; create it or name another one with --store-directory"
+        "cannot open the store directory {path}: {error}; create it or name another one with --local-store-directory"
     )]
     Open {
         /// The directory.
@@ -210,6 +210,9 @@ mod tests {
     #[test]
     fn a_missing_directory_says_what_to_do() {
         let error = Store::open(Path::new("/nonexistent/store")).expect_err("nothing there");
-        assert!(error.to_string().contains("--store-directory"), "{error}");
+        assert!(
+            error.to_string().contains("--local-store-directory"),
+            "{error}"
+        );
     }
 }

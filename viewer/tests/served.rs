@@ -71,7 +71,7 @@ impl Viewer {
         shell
             .args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"])
             .arg(viewer.get_program())
-            .arg("--store-directory")
+            .arg("--local-store-directory")
             .arg(directory.path())
             .args([
                 "--peer",
@@ -372,7 +372,7 @@ fn what_cannot_start_says_why() {
     let (code, error) = run(&[
         "--http-address",
         "127.0.0.1:0",
-        "--store-directory",
+        "--local-store-directory",
         "/nonexistent",
     ]);
     assert_eq!(code, Some(1));

@@ -22,10 +22,12 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             .unwrap_or(rest.len());
         let (number, after) = rest.split_at(digits);
         let letters = after
-            .find(|character: char| !character.is_ascii_alphabetic())
+            .find(|character: char| !character.is_alphabetic())
             .unwrap_or(after.len());
         let (unit, after) = after.split_at(letters);
         let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
             "ms" => 0.001,
             "s" => 1.0,
             "" if after.is_empty() && total.is_zero() => 1.0,

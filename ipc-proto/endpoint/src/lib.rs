@@ -19,5 +19,6 @@ pub mod memfd;
 pub mod peers;
 pub mod rights;
 pub mod service_manager;
+pub mod settings;
 pub mod signals;
 pub mod statistics;

@@ -17,6 +17,7 @@ use crate::connect::Connector;
 use crate::link::Link;
 use crate::peers::Peers;
 use crate::service_manager::ServiceManager;
+use crate::settings::Subscriber;
 use crate::{crash, logger};
 
 /// Nothing is said on this channel's way back.
@@ -43,13 +44,15 @@ const INTERVAL: u64 = 1_000_000_000;
 /// Reports from one look at the own memory to the next: the kernel walks all of it for that.
 const MEMORY_REPORTS: u32 = 10;
 
-/// Sends a process's metrics about once a second.
+/// Sends a process's metrics about once a second, and hears changed settings at the same beat.
 #[derive(Debug)]
 pub struct Reporter {
     connector: Connector<StatisticsMessage, Nothing>,
     link: Option<Link<StatisticsMessage, Nothing>>,
     cost: OwnCost,
     next: u64,
+    /// None in the process that publishes them.
+    settings: Option<Subscriber>,
 }
 
 impl Reporter {
@@ -64,6 +67,7 @@ impl Reporter {
             link: None,
             cost: OwnCost::open(own),
             next: 0,
+            settings: (own != Role::Shipper).then(|| Subscriber::new(directory, own, &peers)),
         }
     }
 
@@ -73,9 +77,18 @@ impl Reporter {
         now >= self.next
     }
 
+    /// The sampling rate that was last heard of.
+    #[must_use]
+    pub fn frequency(&self) -> Option<u32> {
+        self.settings.as_ref().and_then(Subscriber::frequency)
+    }
+
     /// Sends `metrics` and the process's own cost; drops them when nobody listens.
     pub fn report(&mut self, now: u64, mut metrics: Vec<Metric>, last: bool) {
         self.next = now.saturating_add(INTERVAL);
+        if let Some(settings) = &mut self.settings {
+            settings.poll(now);
+        }
         if self.link.is_none() {
             self.link = self.connector.poll(now);
         }

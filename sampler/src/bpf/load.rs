@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData, PerCpuArray, ProgramArray, RingBuf};
-use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{PerfEvent, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, GlobalData, VerifierLogLevel};
 use leadsman_ebpf::abi::{BlockKey, KernelOffsets, MappingBlock, Process};
@@ -15,6 +15,7 @@ use object::{Object, ObjectSection};
 use thiserror::Error;
 
 use crate::bpf::btf::{Btf, BtfError};
+use crate::perf_event::{PerfEventError, Timer};
 
 /// The BPF programs, built from `ebpf/` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/leadsman-bpf.o");
@@ -54,16 +55,9 @@ pub(crate) enum LoadError {
     /// A map or program is not in the object, or of another kind.
     #[error("the BPF object lacks {0}: rebuild it with `cargo xtask build-ebpf`")]
     Missing(&'static str),
-    /// A timer could not be attached.
-    #[error(
-        "cannot attach to CPU {cpu}: {source}: CAP_PERFMON is needed, or CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3 or more"
-    )]
-    Attach {
-        /// The CPU.
-        cpu: u32,
-        /// What the kernel said.
-        source: ProgramError,
-    },
+    /// A timer could not be started.
+    #[error("{0}")]
+    Timer(#[from] PerfEventError),
     /// The list of CPUs could not be read.
     #[error("cannot read the list of online CPUs: {0}")]
     Cpus(io::Error),
@@ -214,19 +208,18 @@ impl Loaded {
     }
 
     /// Starts a timer of `frequency` Hz on each of `cpus`.
-    pub(crate) fn attach(&mut self, frequency: u32, cpus: &[u32]) -> Result<(), LoadError> {
+    pub(crate) fn attach(&mut self, frequency: u32, cpus: &[u32]) -> Result<Vec<Timer>, LoadError> {
         let program = event_program(&mut self.object, "sample")?;
-        for &cpu in cpus {
-            program
-                .attach(
-                    PerfEventConfig::Software(SoftwareEvent::CpuClock),
-                    PerfEventScope::AllProcessesOneCpu { cpu },
-                    SamplePolicy::Period(1_000_000_000 / u64::from(frequency)),
-                    false,
-                )
-                .map_err(|source| LoadError::Attach { cpu, source })?;
-        }
-        Ok(())
+        let program = program.fd().map_err(|source| LoadError::Program {
+            program: "sample",
+            source,
+        })?;
+        let timers = cpus.iter().map(|cpu| {
+            let timer = Timer::open(*cpu, frequency, program.as_fd())?;
+            timer.start()?;
+            Ok(timer)
+        });
+        timers.collect()
     }
 }
 

@@ -137,6 +137,7 @@ impl World {
 
     fn end(&mut self, window: u64) {
         self.say(SamplerMessage::WindowEnd(WindowEnd {
+            frequency: 19,
             window: WindowId(window),
             start: 5 * SECOND,
             duration: SECOND,

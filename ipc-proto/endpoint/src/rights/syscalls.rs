@@ -232,11 +232,12 @@ pub static BPF_MAPS: Group = Group {
 /// Perf events that are open already.
 pub static PERF_EVENTS: Group = Group {
     name: "perf events",
-    why: "switch sampling on and off",
-    // PERF_EVENT_IOC_ENABLE and _DISABLE in include/uapi/linux/perf_event.h.
+    why: "switch sampling on and off, change its rate",
+    // PERF_EVENT_IOC_ENABLE, _DISABLE and _PERIOD in include/uapi/linux/perf_event.h.
     calls: calls![SYS_ioctl if [
         command(1, 0x2400, "enable"),
         command(1, 0x2401, "disable"),
+        command(1, 0x4008_2404, "period"),
     ]],
 };
 
