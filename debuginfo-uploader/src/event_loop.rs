@@ -1,30 +1,86 @@
-//! Accepts the symbolizer, takes its offers, answers verdicts. Decides nothing itself.
+//! Accepts the symbolizer, takes its offers, answers verdicts, hands jobs to the thread that uploads. Decides nothing
+//! itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use ipc_endpoint::clock::monotonic;
 use ipc_endpoint::link::{Link, LinkError, Received, Sent, Violation};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::peers::Peers;
 use ipc_endpoint::signals::Termination;
-use ipc_endpoint::statistics::{Reporter, counter};
-use ipc_proto::debuginfo::{DebuginfoVerdict, OfferMessage, VerdictMessage};
+use ipc_endpoint::statistics::Reporter;
+use ipc_proto::debuginfo::{DebuginfoVerdict, OfferMessage, OfferRoom, Verdict, VerdictMessage};
 use ipc_proto::hello::Role;
+use ipc_proto::ids::BuildId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use thiserror::Error;
 
 use crate::ROLE;
-use crate::engine::Engine;
+use crate::engine::{Engine, Then};
+use crate::metrics::metrics;
 use crate::offered_file;
+use crate::outcome::Outcome;
+use crate::upload::{Context, Files};
+use crate::uploads::Uploads;
 
 /// Links at once: the symbolizer, and one that replaces it.
 const MAX_LINKS: usize = 2;
 /// Verdicts that may wait for a peer that does not read; it is not heard before it takes some.
 const MAX_VERDICTS: usize = 256;
+/// Longest wait, nanoseconds: a report is due then.
+const LONGEST_WAIT: u64 = 1_000_000_000;
+
+/// Why the loop can't go on.
+#[derive(Debug, Error)]
+pub(crate) enum LoopError {
+    /// The kernel refused to wait.
+    #[error("cannot wait for messages: {0}")]
+    Wait(#[from] Errno),
+    /// The thread that uploads ended.
+    #[error("the thread that uploads ended unexpectedly")]
+    ThreadEnded,
+}
 
 struct Client {
     link: Link<VerdictMessage, OfferMessage>,
     verdicts: VecDeque<VerdictMessage>,
+}
+
+impl Client {
+    fn tell(&mut self, build_id: BuildId, verdict: Verdict) {
+        self.verdicts
+            .push_back(VerdictMessage::Verdict(DebuginfoVerdict {
+                build_id,
+                verdict: verdict as u8,
+            }));
+    }
+
+    fn give_room(&mut self, offers: usize) {
+        if let Ok(offers) = u32::try_from(offers)
+            && offers > 0
+        {
+            self.verdicts
+                .push_back(VerdictMessage::Room(OfferRoom { offers }));
+        }
+    }
+}
+
+/// The executable, and the debug file where one was announced.
+fn take_files(
+    fds: Vec<OwnedFd>,
+    with_debug_file: bool,
+) -> Result<(OwnedFd, Option<OwnedFd>), Violation> {
+    let found = fds.len();
+    let mut fds = fds.into_iter();
+    match (fds.next(), fds.next(), with_debug_file) {
+        (Some(executable), None, false) => Ok((executable, None)),
+        (Some(executable), Some(debug_file), true) => Ok((executable, Some(debug_file))),
+        _ => Err(Violation::Descriptors(found)),
+    }
 }
 
 /// Everything the loop waits for and acts on.
@@ -32,6 +88,10 @@ pub(crate) struct EventLoop {
     listener: Listener,
     peers: Peers,
     engine: Engine,
+    /// What uploads; none without a store.
+    uploads: Option<(Arc<Context>, Uploads)>,
+    /// The open files of the engine's jobs: the executable, and its debug file.
+    files: HashMap<BuildId, (File, Option<File>)>,
     reporter: Reporter,
     termination: Termination,
     clients: Vec<Client>,
@@ -43,13 +103,17 @@ impl EventLoop {
     pub(crate) fn new(
         listener: Listener,
         peers: Peers,
+        engine: Engine,
+        uploads: Option<(Arc<Context>, Uploads)>,
         reporter: Reporter,
         termination: Termination,
     ) -> Self {
         Self {
             listener,
             peers,
-            engine: Engine::default(),
+            engine,
+            uploads,
+            files: HashMap::new(),
             reporter,
             termination,
             clients: Vec::new(),
@@ -58,21 +122,25 @@ impl EventLoop {
     }
 
     /// Runs until the process is asked to end.
-    pub(crate) fn run(&mut self) -> Result<(), Errno> {
+    pub(crate) fn run(&mut self) -> Result<(), LoopError> {
         loop {
             self.wait()?;
             let now = monotonic();
             if self.termination.asked() {
                 self.report(now, true);
+                // What is under way is called off.
+                self.uploads = None;
                 return Ok(());
             }
             self.accept();
             for mut client in std::mem::take(&mut self.clients) {
-                match self.serve(&mut client) {
+                match self.serve(&mut client, now) {
                     Ok(()) => self.clients.push(client),
                     Err(error) => self.note(&error),
                 }
             }
+            self.begin(now);
+            self.collect(now)?;
             if self.reporter.is_due(now) {
                 self.report(now, false);
             }
@@ -81,6 +149,9 @@ impl EventLoop {
 
     fn wait(&self) -> Result<(), Errno> {
         let mut fds = vec![PollFd::new(&self.termination, PollFlags::IN)];
+        if let Some((_, uploads)) = &self.uploads {
+            fds.push(PollFd::new(uploads, PollFlags::IN));
+        }
         if self.clients.len() < MAX_LINKS {
             fds.push(PollFd::new(&self.listener, PollFlags::IN));
         }
@@ -90,11 +161,15 @@ impl EventLoop {
             flags.set(PollFlags::OUT, !client.verdicts.is_empty());
             PollFd::new(&client.link, flags)
         }));
-        let second = Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
+        let due = self.engine.next_due();
+        let wait = due.map_or(LONGEST_WAIT, |due| {
+            due.saturating_sub(monotonic()).min(LONGEST_WAIT)
+        });
+        let timeout = Timespec {
+            tv_sec: (wait / 1_000_000_000) as i64,
+            tv_nsec: (wait % 1_000_000_000) as i64,
         };
-        match poll(&mut fds, Some(&second)) {
+        match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error),
         }
@@ -103,39 +178,100 @@ impl EventLoop {
     fn accept(&mut self) {
         while self.clients.len() < MAX_LINKS {
             match self.listener.accept(ROLE, &[Role::Symbolizer], &self.peers) {
-                Ok(Some(link)) => self.clients.push(Client {
-                    link,
-                    verdicts: VecDeque::new(),
-                }),
+                Ok(Some(link)) => {
+                    let mut client = Client {
+                        link,
+                        verdicts: VecDeque::new(),
+                    };
+                    client.give_room(self.engine.room());
+                    self.clients.push(client);
+                }
                 Ok(None) => return,
                 Err(error) => self.note(&error),
             }
         }
     }
 
-    fn serve(&mut self, client: &mut Client) -> Result<(), LinkError> {
+    fn serve(&mut self, client: &mut Client, now: u64) -> Result<(), LinkError> {
         while client.verdicts.len() < MAX_VERDICTS {
             let Some(Received { message, fds }) = client.link.receive()? else {
                 break;
             };
             let OfferMessage::Offer(offer) = message;
-            let [file] = fds.as_slice() else {
-                return Err(Violation::Descriptors(fds.len()).into());
-            };
-            let checked = offered_file::check(file, offer.size);
-            let verdict = self.engine.on_offer(&offer, checked);
-            client
-                .verdicts
-                .push_back(VerdictMessage::Verdict(DebuginfoVerdict {
-                    build_id: offer.build_id,
-                    verdict: verdict as u8,
-                }));
+            let (executable, debug_file) = take_files(fds, offer.debug_size != 0)?;
+            let mut checked = offered_file::check(&executable, offer.size);
+            if let (Ok(()), Some(file)) = (&checked, &debug_file) {
+                checked = offered_file::check(file, offer.debug_size);
+            }
+            let verdict = self.engine.on_offer(&offer, checked, now);
+            if verdict == Verdict::Accepted {
+                let files = (executable.into(), debug_file.map(File::from));
+                self.files.insert(offer.build_id.clone(), files);
+            }
+            client.tell(offer.build_id, verdict);
+            if matches!(verdict, Verdict::Known | Verdict::Refused) {
+                client.give_room(1);
+            }
         }
         while let Some(verdict) = client.verdicts.front() {
             match client.link.send(verdict, &[])? {
                 Sent::Done => client.verdicts.pop_front(),
                 Sent::WouldBlock => break,
             };
+        }
+        Ok(())
+    }
+
+    /// Starts what is due.
+    fn begin(&mut self, now: u64) {
+        let Some((_, uploads)) = &self.uploads else {
+            return;
+        };
+        while let Some(build_id) = self.engine.next(now) {
+            let copies = self.files.get(&build_id).map(|(executable, debug_file)| {
+                let debug_file = debug_file.as_ref().map(File::try_clone).transpose();
+                Ok::<_, std::io::Error>((executable.try_clone()?, debug_file?))
+            });
+            match copies {
+                Some(Ok((executable, debug_file))) => {
+                    let files = Files {
+                        build_id: hexadecimal(&build_id),
+                        executable,
+                        debug_file,
+                    };
+                    uploads.begin((build_id, files));
+                }
+                Some(Err(error)) => {
+                    let outcome = Outcome::no_descriptor(&error);
+                    self.engine.on_outcome(&build_id, &outcome, now);
+                }
+                None => {
+                    self.engine.on_outcome(&build_id, &Outcome::Exists, now);
+                }
+            }
+        }
+    }
+
+    /// Takes what ended.
+    fn collect(&mut self, now: u64) -> Result<(), LoopError> {
+        let Some((_, uploads)) = &self.uploads else {
+            return Ok(());
+        };
+        let outcomes = uploads.collect().ok_or(LoopError::ThreadEnded)?;
+        for (build_id, outcome) in outcomes {
+            tell(self.engine.path(&build_id), &build_id, &outcome);
+            let then = self.engine.on_outcome(&build_id, &outcome, now);
+            if then == Then::Keep {
+                continue;
+            }
+            self.files.remove(&build_id);
+            // The symbolizer that connected last is the one that lives.
+            if let Some(client) = self.clients.last_mut() {
+                if then == Then::OfferAgain {
+                    client.tell(build_id, Verdict::Busy);
+                }
+                client.give_room(1);
+            }
         }
         Ok(())
     }
@@ -150,38 +286,41 @@ impl EventLoop {
     }
 
     fn report(&mut self, now: u64, last: bool) {
-        let process = ROLE.name();
-        let verdicts = self.engine.verdicts.iter().map(|(verdict, count)| {
-            let help = "Executables offered for upload, by what became of the offer.";
-            let labels = [("verdict", *verdict)];
-            counter(
-                "leadsman_debuginfo_offers_total",
-                help,
-                &labels,
-                *count as f64,
-            )
-        });
-        let violations = self.violations.iter().map(|(cause, count)| {
-            let help = "Links closed because the peer broke the protocol, by cause.";
-            let labels = [
-                ("process", process),
-                ("edge", "debuginfo"),
-                ("cause", *cause),
-            ];
-            counter(
-                "leadsman_link_violations_total",
-                help,
-                &labels,
-                *count as f64,
-            )
-        });
-        let bytes = counter(
-            "leadsman_debuginfo_offered_bytes_total",
-            "Bytes of the distinct executables offered for upload.",
-            &[],
-            self.engine.bytes as f64,
-        );
-        let metrics = verdicts.chain(violations).chain([bytes]).collect();
+        let context = self.uploads.as_ref().map(|(context, _)| &**context);
+        let metrics = metrics(&self.engine, context, &self.violations);
         self.reporter.report(now, metrics, last);
+    }
+}
+
+fn hexadecimal(build_id: &BuildId) -> String {
+    build_id
+        .0
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// One line an event.
+fn tell(path: &str, build_id: &BuildId, outcome: &Outcome) {
+    let build_id = hexadecimal(build_id);
+    match outcome {
+        Outcome::Uploaded { bytes } => {
+            log::info!("uploaded debuginfo of {path} (build ID {build_id}): {bytes} bytes");
+        }
+        Outcome::Exists => {
+            log::info!("the store has debuginfo of {path} (build ID {build_id}) already");
+        }
+        Outcome::NotNeeded(reason) => {
+            log::info!("the store wants no debuginfo of {path} (build ID {build_id}): {reason}");
+        }
+        Outcome::InProgress => {
+            log::info!("another agent uploads debuginfo of {path} (build ID {build_id})");
+        }
+        Outcome::Unfit { text, .. } => {
+            log::info!("no debuginfo of {path} (build ID {build_id}): {text}");
+        }
+        Outcome::Failed { step, text, .. } => {
+            log::warn!("debuginfo of {path} (build ID {build_id}) not uploaded ({step}): {text}");
+        }
     }
 }

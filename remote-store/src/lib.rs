@@ -20,4 +20,5 @@ pub use headers::Wire;
 pub use metrics::CallMetrics;
 pub use settings::Settings;
 pub use store::{CallError, RemoteStore, SetupError};
+pub use tls::{TlsError, https};
 pub use verdict::Verdict;

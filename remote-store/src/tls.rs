@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use thiserror::Error;
 
 use crate::settings::Settings;
@@ -46,21 +47,7 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError`].
 pub(crate) fn configuration(settings: &Settings) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let wrong = |what: &str| {
-        let what = what.to_owned();
-        move |error| TlsError::Configuration { what, error }
-    };
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(wrong("TLS"))?;
-    let builder = if settings.insecure_skip_verify {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-    } else {
-        builder.with_root_certificates(roots(settings.ca_file.as_deref())?)
-    };
+    let builder = builder(settings, || roots(settings.ca_file.as_deref()))?;
     let mut configuration = match (&settings.client_certificate, &settings.client_key) {
         (Some(certificate), Some(key)) => {
             let chain = certificates(certificate)?;
@@ -75,6 +62,54 @@ pub(crate) fn configuration(settings: &Settings) -> Result<ClientConfig, TlsErro
     // gRPC is HTTP/2 and nothing else.
     configuration.alpn_protocols = vec![b"h2".to_vec()];
     Ok(configuration)
+}
+
+/// For the URLs that the store names: object storages, which are other machines than the store. The system's authorities
+/// are trusted as well as the store's own; no client certificate is shown.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn https(settings: &Settings) -> Result<ClientConfig, TlsError> {
+    let builder = builder(settings, || {
+        let own = settings.ca_file.as_deref().map(|path| roots(Some(path)));
+        let own = own.transpose()?;
+        match (roots(None), own) {
+            (Ok(mut all), own) => {
+                all.extend(own.unwrap_or_else(RootCertStore::empty).roots);
+                Ok(all)
+            }
+            (Err(_none), Some(own)) => Ok(own),
+            (Err(none), None) => Err(none),
+        }
+    })?;
+    let mut configuration = builder.with_no_client_auth();
+    configuration.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(configuration)
+}
+
+fn builder(
+    settings: &Settings,
+    roots: impl FnOnce() -> Result<RootCertStore, TlsError>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(wrong("TLS"))?;
+    Ok(if settings.insecure_skip_verify {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+    } else {
+        builder.with_root_certificates(roots()?)
+    })
+}
+
+fn wrong(what: &str) -> impl Fn(rustls::Error) -> TlsError + use<> {
+    let what = what.to_owned();
+    move |error| TlsError::Configuration {
+        what: what.clone(),
+        error,
+    }
 }
 
 fn pem(path: &Path) -> impl Fn(rustls::pki_types::pem::Error) -> TlsError {

@@ -313,7 +313,7 @@ pub(crate) const STORE: &[Setting] = &[
         "",
         "send profiles to the Parca server at HOST:PORT",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-bearer-token",
         TEXT,
@@ -327,74 +327,74 @@ pub(crate) const STORE: &[Setting] = &[
         "",
         "file that holds the token",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote("remote-store-insecure", BOOL, "false", "use no TLS")
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-insecure-skip-verify",
         BOOL,
         "false",
         "use TLS with whoever answers",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-ca-file",
         PATH,
         "",
         "trust these authorities (PEM) instead of the system's",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-client-cert",
         PATH,
         "",
         "own certificate (PEM)",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote("remote-store-client-key", PATH, "", "its key (PEM)")
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-grpc-headers",
         Kind::Pairs,
         "",
         "headers of every call",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-rpc-logging-enable",
         BOOL,
         "false",
         "log every call",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-rpc-unary-timeout",
         TIME,
         "5m",
         "time for one call with all its retries",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-grpc-connection-timeout",
         TIME,
         "3s",
         "time for one attempt to connect",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-grpc-max-call-send-msg-size",
         NUMBER,
         "33554432",
         "bytes of the largest message sent",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-grpc-max-call-recv-msg-size",
         NUMBER,
         "33554432",
         "bytes of the largest message taken",
     )
-    .to(&[Role::Shipper]),
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-batch-write-interval",
         TIME,
@@ -481,61 +481,71 @@ pub(crate) const DEBUGINFO: &[Setting] = &[
         Kind::List,
         "/usr/lib/debug",
         "look for separate debug information here, within the process's root",
-    ),
+    )
+    .to(&[Role::Opener]),
     debuginfo(
         "debuginfo-temp-dir",
         PATH,
         "/tmp",
         "directory for extraction",
-    ),
+    )
+    .to(&[Role::DebuginfoUploader]),
     debuginfo(
         "debuginfo-strip",
         BOOL,
         "true",
         "upload debug information only, not the code",
-    ),
+    )
+    .to(&[Role::DebuginfoUploader]),
     debuginfo(
         "debuginfo-compress",
         BOOL,
         "false",
         "compress the sections of what is uploaded",
-    ),
+    )
+    .to(&[Role::DebuginfoUploader]),
     debuginfo(
         "debuginfo-upload-disable",
         BOOL,
         "false",
         "look for nothing, upload nothing",
-    ),
+    )
+    .to(&[Role::DebuginfoUploader]),
     debuginfo(
         "debuginfo-upload-max-parallel",
         Kind::Integer(1, 1024),
         "25",
         "uploads at once",
-    ),
+    )
+    .to(&[Role::DebuginfoUploader]),
     debuginfo(
         "debuginfo-upload-timeout-duration",
         TIME,
         "2m",
         "time for one upload",
-    ),
+    )
+    .to(&[Role::DebuginfoUploader]),
     debuginfo(
         "debuginfo-upload-cache-duration",
         TIME,
         "5m",
         "how long the store's refusal is remembered",
-    ),
+    )
+    .to(&[Role::DebuginfoUploader]),
     debuginfo(
         "debuginfo-upload-queue-size",
         Kind::Integer(1, 1 << 20),
         "4096",
         "executables that may wait for their upload",
-    ),
+    )
+    .to(&[Role::DebuginfoUploader]),
     debuginfo(
         "debuginfo-disable-caching",
         BOOL,
         "false",
         "remember no answer of the store",
-    ),
+    )
+    .to(&[Role::DebuginfoUploader]),
     idle(
         "symbolizer-jit-disable",
         BOOL,

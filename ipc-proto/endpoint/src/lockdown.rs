@@ -27,6 +27,8 @@ pub struct Plan {
     pub write: Vec<PathBuf>,
     /// TCP ports to connect to: those of the remote store and its name server; none without a store.
     pub connect: Vec<u16>,
+    /// To any port, once there is a store: it may name others to send to.
+    pub connect_anywhere: bool,
 }
 
 /// Why the process can't be locked down: it must not go on.
@@ -263,9 +265,13 @@ fn restrict_files(plan: &Plan) -> Result<(), LockdownError> {
     // Later versions also restrict connecting to sockets by path, which every process must do again after a restart
     // of its peer.
     const NEWEST: ABI = ABI::V6;
+    let mut network = AccessNet::from_all(NEWEST);
+    if plan.connect_anywhere {
+        network.remove(AccessNet::ConnectTcp);
+    }
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::from_all(NEWEST))?
+        .handle_access(network)?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
     let read = plan
@@ -285,7 +291,8 @@ fn restrict_files(plan: &Plan) -> Result<(), LockdownError> {
         let access = access & !AccessFs::Execute;
         ruleset = ruleset.add_rule(PathBeneath::new(directory, access))?;
     }
-    for port in &plan.connect {
+    let ports = plan.connect.iter().filter(|_port| !plan.connect_anywhere);
+    for port in ports {
         ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     let status = ruleset.restrict_self()?;

@@ -230,13 +230,16 @@ pub static ALL: [Rights; 6] = [
         user: "leadsman-uploader",
         capabilities: &[],
         network: Network::Store,
-        files: Files::None,
+        files: Files::WriteDirectory,
         limits: FEW_DESCRIPTORS,
         groups: &[
             &syscalls::MEMORY,
             &syscalls::RUNTIME,
+            &syscalls::THREADS,
             &syscalls::DESCRIPTORS,
             &syscalls::LINKS,
+            &syscalls::READ_FILES,
+            &syscalls::WRITE_FILES,
         ],
     },
     Rights {
