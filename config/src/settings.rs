@@ -288,14 +288,14 @@ impl Settings {
         .collect()
     }
 
-    /// Names of settings that a changed file can't change: those said by flag or environment.
+    /// Settings that a changed file can't change: those said by flag or environment, with their values.
     #[must_use]
-    pub fn pinned(&self) -> Vec<&'static str> {
+    pub fn stated(&self) -> Vec<(&'static str, &str)> {
         let above = |origin: &Origin| matches!(origin, Origin::Flag | Origin::Environment(_));
         self.values
             .iter()
             .filter(|known| known.setting.reloads && above(&known.origin))
-            .map(|known| known.setting.name)
+            .map(|known| (known.setting.name, known.value.as_str()))
             .collect()
     }
 }
@@ -486,7 +486,7 @@ mod tests {
         assert!(arguments(Role::Shipper).contains(&"--node=n".to_owned()));
         assert!(!arguments(Role::Sampler).contains(&"--node=n".to_owned()));
         assert!(arguments(Role::Opener).contains(&"--log-level=debug".to_owned()));
-        assert_eq!(settings.pinned(), ["log-level", "node"]);
+        assert_eq!(settings.stated(), [("log-level", "debug"), ("node", "n")]);
     }
 
     #[test]

@@ -117,6 +117,9 @@ pub(crate) struct RelabelTest {
     /// One label set
     #[arg(long, value_name = "JSON")]
     pub(crate) labels: Option<String>,
+    /// The label set of this live process
+    #[arg(long, value_name = "PID", conflicts_with = "labels")]
+    pub(crate) pid: Option<u32>,
     /// Show the labels after each rule
     #[arg(long)]
     pub(crate) explain: bool,

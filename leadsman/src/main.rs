@@ -6,6 +6,7 @@
 mod cli;
 mod collector;
 mod configuration;
+mod configuration_copy;
 mod doctor;
 mod error;
 mod hold;

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) front_listens: bool,
     /// The settings, of which each process is told its own.
     pub(crate) settings: Settings,
+    /// Where the shipper finds the configuration file, which it may not be able to reach itself.
+    pub(crate) copy: Option<PathBuf>,
     /// What the sampler is told beyond them.
     pub(crate) sampler: Vec<OsString>,
     /// How often the sampler asked for a larger ring buffer.
@@ -54,6 +56,7 @@ impl Plan {
             users,
             front_listens: false,
             settings,
+            copy: None,
             sampler: Vec::new(),
             ring_growth: 0,
         }
@@ -81,6 +84,20 @@ impl Plan {
             && rights::of(role).is_some_and(|rights| rights.network == Network::Store)
     }
 
+    /// What the shipper, which owns the file, is told of it.
+    fn configuration(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
+        let name = self.settings.get("config-path");
+        if !name.is_empty() {
+            let mut path = OsString::from("--config-path=");
+            path.push(self.copy.as_deref().unwrap_or(Path::new(name)));
+            arguments.extend([path, format!("--config-name={name}").into()]);
+        }
+        let stated = self.settings.stated().into_iter();
+        arguments.extend(stated.map(|(name, value)| format!("--stated={name}={value}").into()));
+        arguments
+    }
+
     fn arguments(&self, role: Role) -> Vec<OsString> {
         let mut arguments = self.settings.arguments(role);
         // A recording's processes end with it, and what they said is seen by who recorded.
@@ -96,6 +113,9 @@ impl Plan {
         arguments.extend(peers.map(OsString::from));
         if self.front_listens {
             arguments.push(format!("--peer={}=0", Role::Viewer.name()).into());
+        }
+        if role == Role::Shipper {
+            arguments.extend(self.configuration());
         }
         if role == Role::Sampler {
             if self.ring_growth > 0 {

@@ -117,6 +117,7 @@ impl<'a> Recording<'a> {
             sampler: sampler(options, command.as_ref().map(HeldCommand::pid)),
             users,
             front_listens: true,
+            copy: None,
             ring_growth: 0,
             settings,
         };

@@ -1,14 +1,16 @@
 //! `leadsman relabel test`: what the rules of a file make of label sets, one line each.
 
 use std::io::{self, BufRead, Read, Write};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
-use config::Document;
+use config::{Document, Settings};
+use ipc_proto::hello::Role;
 use relabel::{LabelSet, Labels, Rule, Verdict};
 
 use crate::cli::RelabelTest;
 use crate::configuration;
 use crate::error::Failure;
+use crate::{launch, roles};
 
 /// Bytes of one label set.
 const MAX_LINE: u64 = 1 << 20;
@@ -21,8 +23,12 @@ pub(crate) fn run(options: &RelabelTest) -> Result<ExitCode, Failure> {
     let path = &options.config_path;
     let document = Document::read(&configuration::read(path)?)
         .map_err(|problems| configuration::refusal(path, &problems))?;
+    let given = match options.pid {
+        Some(pid) => Some(of_process(pid, &document)?),
+        None => options.labels.clone(),
+    };
     let mut out = io::BufWriter::new(io::stdout().lock());
-    match &options.labels {
+    match &given {
         Some(json) => {
             let labels =
                 parse(json).map_err(|error| Failure::usage(format!("--labels: {error}")))?;
@@ -69,6 +75,26 @@ pub(crate) fn run(options: &RelabelTest) -> Result<ExitCode, Failure> {
     }
     written(out.flush())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The label set of a live process, as the shipper's providers see it.
+fn of_process(pid: u32, document: &Document) -> Result<String, Failure> {
+    let flags = config::flags::Flags::default();
+    let environment = config::environment::read(std::env::vars_os()).map_err(Failure::usage)?;
+    let settings = Settings::join(&flags, &environment, document).map_err(Failure::usage)?;
+    let binary = launch::binary(&roles::binary(Role::Shipper))?;
+    let output = Command::new(&binary)
+        .arg("labels")
+        .arg(format!("--pid={pid}"))
+        .args(settings.arguments(Role::Shipper))
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::failed(format!("cannot run {}: {error}", binary.display())))?;
+    if !output.status.success() {
+        return Err(Failure::failed(format!("no labels of process {pid}")));
+    }
+    String::from_utf8(output.stdout)
+        .map_err(|error| Failure::failed(format!("no labels of process {pid}: {error}")))
 }
 
 /// A label set: a JSON object of texts.

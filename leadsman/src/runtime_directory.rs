@@ -26,6 +26,8 @@ pub(crate) const GATE: &str = "gate.sock";
 /// A recording's own store and cache.
 pub(crate) const STORE: &str = "store";
 pub(crate) const CACHE: &str = "cache";
+/// The copy of the configuration file.
+pub(crate) const CONFIGURATION: &str = "configuration";
 
 /// The directory; gone with the value.
 #[derive(Debug)]
@@ -175,7 +177,7 @@ fn clear(path: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let own = |known: &str| name == known;
-        if own(STORE) || own(CACHE) {
+        if own(STORE) || own(CACHE) || own(CONFIGURATION) {
             fs::remove_dir_all(entry.path())?;
         } else if own(PID_FILE) || own(GATE) || EDGES.iter().any(|edge| own(edge.socket)) {
             fs::remove_file(entry.path())?;

@@ -1,10 +1,10 @@
-//! SIGINT and SIGTERM, told apart, as something to poll.
+//! SIGINT, SIGTERM and SIGHUP, told apart, as something to poll.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 /// Which signals came since they were last asked for.
@@ -14,20 +14,23 @@ pub(crate) struct Came {
     pub(crate) interrupt: bool,
     /// SIGTERM.
     pub(crate) terminate: bool,
+    /// SIGHUP.
+    pub(crate) hangup: bool,
 }
 
 impl Came {
-    /// Whether either did.
+    /// Whether any did.
     pub(crate) fn any(self) -> bool {
-        self.interrupt || self.terminate
+        self.interrupt || self.terminate || self.hangup
     }
 }
 
-/// From its making on, the two signals no longer end this process.
+/// From its making on, the three signals no longer end this process.
 #[derive(Debug)]
 pub(crate) struct Signals {
     interrupt: UnixStream,
     terminate: UnixStream,
+    hangup: UnixStream,
 }
 
 impl Signals {
@@ -39,6 +42,7 @@ impl Signals {
         Ok(Self {
             interrupt: watch(SIGINT)?,
             terminate: watch(SIGTERM)?,
+            hangup: watch(SIGHUP)?,
         })
     }
 
@@ -47,12 +51,17 @@ impl Signals {
         Came {
             interrupt: came(&mut self.interrupt),
             terminate: came(&mut self.terminate),
+            hangup: came(&mut self.hangup),
         }
     }
 
     /// What to poll.
-    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.interrupt.as_fd(), self.terminate.as_fd()]
+    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        [
+            self.interrupt.as_fd(),
+            self.terminate.as_fd(),
+            self.hangup.as_fd(),
+        ]
     }
 }
 

@@ -12,6 +12,7 @@ use ipc_endpoint::rights::{self, Machine};
 use ipc_proto::hello::Role;
 
 use crate::configuration::{self, Resolved};
+use crate::configuration_copy::ConfigurationCopy;
 use crate::error::Failure;
 use crate::plan::{Plan, crash_directory};
 use crate::roles::ALL;
@@ -68,7 +69,13 @@ pub(crate) fn run(flags: Vec<OsString>) -> Result<ExitCode, Failure> {
         store_directory::prepare_for_crashes(&crash_directory(*role), *user);
     }
     runtime_directory.listen(&ALL, user)?;
-    let plan = Plan::new(users, settings);
+    let mut copy = configuration
+        .file
+        .zip(user(Role::Shipper))
+        .map(|(file, shipper)| ConfigurationCopy::make(file, runtime_directory.path(), shipper))
+        .transpose()?;
+    let mut plan = Plan::new(users.clone(), settings);
+    plan.copy = copy.as_ref().map(|copy| copy.path().to_owned());
     let rules = Rules {
         // All of it within 5 s.
         stop_order: stop_order(|role| match role {
@@ -83,9 +90,15 @@ pub(crate) fn run(flags: Vec<OsString>) -> Result<ExitCode, Failure> {
     let mut introduced = false;
     while !supervisor.is_done() {
         let longest = if introduced { LONGEST_WAIT } else { FIRST_LOOK };
-        supervisor.wait(&signals.fds(), longest)?;
-        if signals.take().any() {
+        let mut fds = signals.fds().to_vec();
+        fds.extend(copy.as_ref().and_then(ConfigurationCopy::fd));
+        supervisor.wait(&fds, longest)?;
+        let came = signals.take();
+        if came.interrupt || came.terminate {
             supervisor.stop();
+        }
+        if let Some(copy) = &mut copy {
+            copy.follow(came.hangup);
         }
         if !introduced && !supervisor.is_stopping() && started.elapsed() >= FIRST_LOOK {
             introduced = true;

@@ -31,6 +31,12 @@ pub struct Arguments {
     pub node: Option<String>,
     /// `--metadata-external-labels NAME=VALUE;...`: stand on every sample.
     pub labels: Vec<(String, String)>,
+    /// `--config-path FILE`: read at the start and when it changes; `--config-name NAME`: what its user calls it.
+    pub config_path: Option<PathBuf>,
+    /// See there.
+    pub config_name: Option<String>,
+    /// `--stated NAME=VALUE`, repeated: settings that the file can't change.
+    pub stated: Vec<(&'static config::Setting, String)>,
     /// `--metadata-enable-process-cmdline`: read command lines.
     pub command_line: bool,
     /// `--metadata-container-runtime-socket-path PATH`: ask that container runtime.
@@ -56,6 +62,7 @@ impl Arguments {
         let mut max_age = DEFAULT_MAX_AGE;
         let mut node = None;
         let mut labels = Vec::new();
+        let (mut config_path, mut config_name, mut stated) = (None, None, Vec::new());
         let (mut command_line, mut runtime_socket) = (false, None);
         let (mut kubernetes_server, mut kubernetes_authority, mut kubernetes_token) =
             (None, None, None);
@@ -71,6 +78,9 @@ impl Arguments {
                 "metadata-external-labels" => {
                     labels.extend(parser.value()?.parse_with(external_labels)?);
                 }
+                "config-path" => config_path = some_path(parser.value()?),
+                "config-name" => config_name = Some(parser.value()?.string()?),
+                "stated" => stated.push(parser.value()?.parse_with(setting)?),
                 "metadata-enable-process-cmdline" => {
                     command_line = match parser.optional_value() {
                         Some(value) => value.parse()?,
@@ -106,6 +116,9 @@ impl Arguments {
             },
             node,
             labels,
+            config_path,
+            config_name,
+            stated,
             command_line,
             runtime_socket,
             kubernetes_server,
@@ -116,13 +129,20 @@ impl Arguments {
     }
 }
 
+/// Reads `NAME=VALUE` of a setting.
+fn setting(text: &str) -> Result<(&'static config::Setting, String), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    let setting = config::find(name).ok_or_else(|| format!("{name:?} is no setting"))?;
+    Ok((setting, value.to_owned()))
+}
+
 /// An empty path is none.
 fn some_path(value: OsString) -> Option<PathBuf> {
     (!value.is_empty()).then(|| PathBuf::from(value))
 }
 
 /// Reads `NAME=VALUE;...`; names are those of Prometheus labels. Names that begin with `__` are for relabelling only.
-fn external_labels(text: &str) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn external_labels(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut labels = config::pairs(text)?;
     for (name, _) in &labels {
         let sound = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';

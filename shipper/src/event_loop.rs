@@ -8,6 +8,7 @@ use ipc_endpoint::histogram::Histogram;
 use ipc_endpoint::link::{Link, LinkError, Sent};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::peers::Peers;
+use ipc_endpoint::settings::Publisher;
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
 use ipc_proto::hello::Role;
@@ -20,6 +21,7 @@ use rustix::time::ClockId;
 use crate::engine::{Action, Engine};
 use crate::labels::{Labelled, Labeller};
 use crate::metrics::{metrics, remote_metrics};
+use crate::reload::Reload;
 use crate::remote::runtime::{Remote, Submission};
 use crate::store::LocalStore;
 
@@ -53,6 +55,10 @@ pub struct EventLoop {
     pub termination: Termination,
     /// The way to the remote store, where there is one.
     pub remote: Option<Remote>,
+    /// The configuration file.
+    pub reload: Option<Reload>,
+    /// Who tells the others of it.
+    pub publisher: Option<Publisher>,
     clients: Vec<Client>,
     violations: BTreeMap<&'static str, u64>,
     /// How long writing into the store took.
@@ -81,6 +87,8 @@ impl EventLoop {
             reporter,
             termination,
             remote: None,
+            reload: None,
+            publisher: None,
             refused: 0,
             clients: Vec::new(),
             violations: BTreeMap::new(),
@@ -94,6 +102,31 @@ impl EventLoop {
         Self { remote, ..self }
     }
 
+    /// Settings follow the configuration file.
+    #[must_use]
+    pub fn with_settings(self, reload: Reload, publisher: Option<Publisher>) -> Self {
+        let mut with = Self {
+            reload: Some(reload),
+            publisher,
+            ..self
+        };
+        with.apply_settings();
+        with
+    }
+
+    /// From the next window on what the file says holds.
+    fn apply_settings(&mut self) {
+        let Some(reload) = &self.reload else { return };
+        self.labeller.set_rules(reload.settings().rules().to_vec());
+        self.labeller.set_base(&reload.labels());
+        if let Some(level) = reload.log_level() {
+            log::set_max_level(level);
+        }
+        if let Some(publisher) = &mut self.publisher {
+            publisher.publish(reload.published());
+        }
+    }
+
     /// Runs until the process is asked to end; what the symbolizer sent before is stored.
     ///
     /// # Errors
@@ -102,6 +135,12 @@ impl EventLoop {
         loop {
             self.wait()?;
             let ends = self.termination.asked();
+            if self.reload.as_mut().is_some_and(Reload::look) {
+                self.apply_settings();
+            }
+            if let Some(publisher) = &mut self.publisher {
+                publisher.poll();
+            }
             self.accept();
             for mut client in std::mem::take(&mut self.clients) {
                 match self.serve(&mut client) {
@@ -122,6 +161,7 @@ impl EventLoop {
                     &self.violations,
                     &self.writing,
                 );
+                metrics.extend(self.reload.iter().flat_map(Reload::metrics));
                 if let Some(remote) = &self.remote {
                     metrics.extend(remote_metrics(remote, self.refused));
                 }
@@ -143,6 +183,13 @@ impl EventLoop {
             self.remote
                 .iter()
                 .map(|remote| PollFd::new(remote, PollFlags::IN)),
+        );
+        let settings = self.reload.iter().flat_map(Reload::fds);
+        let subscribers = self.publisher.iter().flat_map(Publisher::fds);
+        fds.extend(
+            settings
+                .chain(subscribers)
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
         fds.extend(self.clients.iter().map(|client| {
             let out = if client.acknowledgements.is_empty() {

@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod labels;
 mod metrics;
 pub mod profile;
+pub mod reload;
 pub mod remote;
 pub mod store;
 mod whole_file;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::lockdown::{self, Plan};
+use ipc_endpoint::settings::{Publisher, SOCKET};
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::Reporter;
 use ipc_proto::hello::Role;
@@ -17,6 +18,7 @@ use leadsman_shipper::labels::cgroups::Tree;
 use leadsman_shipper::labels::kubernetes::{Access, Pods};
 use leadsman_shipper::labels::runtime::Containers;
 use leadsman_shipper::labels::{self, Labeller, Settings, Sources};
+use leadsman_shipper::reload::Reload;
 use leadsman_shipper::remote::runtime::Remote;
 use leadsman_shipper::store::LocalStore;
 
@@ -145,7 +147,13 @@ fn readable(arguments: &Arguments, tree: Option<&Tree>) -> Vec<PathBuf> {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let common = &arguments.common;
     let termination = Termination::watch()?;
-    let listener = Inherited::from_environment()?.listener("symbolized.sock")?;
+    let mut inherited = Inherited::from_environment()?;
+    let listener = inherited.listener("symbolized.sock")?;
+    let reload = Reload::start(arguments)?;
+    // Who starts the shipper by hand need not pass it.
+    let publisher = inherited.listener(SOCKET).ok();
+    let publisher =
+        publisher.map(|listener| Publisher::new(listener, &common.peers, reload.published()));
     let reporter = Reporter::new(&common.runtime_directory, Role::Shipper, &common.peers);
     // Who may enter the directory may read the profiles, and nobody else may write them.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -158,6 +166,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         write: vec![arguments.store_directory.clone()],
         ..Plan::default()
     };
+    plan.read.extend(reload.directories());
     if prepared.is_some() {
         engine = engine.with_remote_store();
         plan.write.extend(arguments.remote.spool_directory.clone());
@@ -177,6 +186,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         termination,
     )
     .with_remote(remote)
+    .with_settings(reload, publisher)
     .run()?;
     Ok(())
 }
