@@ -57,7 +57,15 @@ pub(super) fn pack(binaries: &Path, tests: &[(&str, &[&str])]) -> Result<PathBuf
     };
     add(Path::new(BUSYBOX), "bin").context("is busybox-static installed?")?;
     for binary in own_binaries(binaries)? {
-        add(&binary, BINARIES)?;
+        // They are sampled too, and an emulator takes long to read where their lines are.
+        let stripped = directory.join(binary.file_name().context("a binary has a name")?);
+        tool::run(
+            Command::new("strip")
+                .args(["--strip-debug", "-o"])
+                .arg(&stripped)
+                .arg(&binary),
+        )?;
+        add(&stripped, BINARIES)?;
     }
     let mut builder = Command::new(tool::target_directory().join("release/workloads"));
     let workloads = tool::output(&mut builder)?;
