@@ -15,6 +15,9 @@ pub(crate) const RUNTIME_DIRECTORY: &str = "/run/leadsman";
 /// Where its page is.
 pub(crate) const HTTP_ADDRESS: &str = "127.0.0.1:7071";
 
+/// Room for the unwind table of one large executable.
+const LEAST_BUDGET: u64 = 256 << 10;
+
 /// An always-on CPU profiler for the whole machine.
 #[derive(Debug, Parser)]
 #[command(name = "leadsman", version, about, disable_help_subcommand = true)]

@@ -214,7 +214,7 @@ impl Loaded {
             program: "sample",
             source,
         })?;
-        let timers = cpus.iter().map(|cpu| {
+        let timers = cpus.iter().map(|cpu| -> Result<Timer, LoadError> {
             let timer = Timer::open(*cpu, frequency, program.as_fd())?;
             timer.start()?;
             Ok(timer)
