@@ -289,6 +289,11 @@ impl Engine {
                     self.deliver(*key, shelf);
                 }
                 if self.health.on_success() {
+                    // Who failed while everything failed is not suspect: the oldest go first again.
+                    let unproven = |trouble: &&mut Trouble| trouble.strikes == 0;
+                    for trouble in self.troubles.values_mut().filter(unproven) {
+                        trouble.aside_until = 0;
+                    }
                     let spooled = self.account.spooled(shelf);
                     self.notes.push(Note::StoreBack { spooled });
                 }

@@ -24,6 +24,8 @@ use crate::labels::Labelled;
 
 /// Windows on their way to the thread.
 const MAX_WINDOWS: usize = 16;
+/// Shortest sleep: what may be sent at once is asked for before.
+const SHORTEST: Duration = Duration::from_millis(50);
 /// Longest sleep: age bounds are looked at so often.
 const LONGEST: Duration = Duration::from_secs(30);
 /// What is under way at the end may take so long; then it is spooled.
@@ -238,7 +240,7 @@ impl Worker {
 
     fn sleep(&self) -> Duration {
         let next = self.engine.next_time(&self.spool).unwrap_or(u64::MAX);
-        Duration::from_nanos(next.saturating_sub(self.now())).min(LONGEST)
+        Duration::from_nanos(next.saturating_sub(self.now())).clamp(SHORTEST, LONGEST)
     }
 
     fn expire(&mut self) {
