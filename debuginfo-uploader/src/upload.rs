@@ -17,6 +17,7 @@ use tonic::{Code, Request, Status};
 use crate::chunks::Chunks;
 use crate::outcome::{Again, Outcome};
 use crate::signed_url::{self, Https};
+use crate::started::{Started, StartedUploads};
 use crate::tally::Tally;
 use crate::temporary::Temporary;
 

@@ -29,6 +29,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 #[allow(
     clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
     clippy::unwrap_used,
     dead_code,
     missing_debug_implementations,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use leadsman_tests::Machine;
 use leadsman_tests::parca::client::{Answered, Client, now_nanos};
 use leadsman_tests::parca::executable::Line;

@@ -102,7 +102,7 @@ impl Plt {
 }
 
 #[cfg(test)]
-#[expect(
+#[allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "a test may panic"
