@@ -87,6 +87,10 @@ pub fn decode(record: &[u8]) -> Result<Parcel, RecordFault> {
     if capacity > MAX_PARCEL {
         return Err(RecordFault::TooLarge(length));
     }
+    // zstd makes nothing of nothing; a frame of nothing has a header.
+    if packed.is_empty() {
+        return Err(RecordFault::Content);
+    }
     let plain =
         zstd::bulk::decompress(packed, capacity).map_err(|_malformed| RecordFault::Content)?;
     if plain.len() != capacity {
