@@ -61,7 +61,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let listener = Inherited::from_environment()?.listener("debuginfo.sock")?;
     let reporter = Reporter::new(&common.runtime_directory, ROLE, &common.peers);
     let wanted = arguments.wants_uploads();
-    let context = wanted.then(|| context(arguments)).transpose()?;
+    let runtime = wanted.then(uploads::runtime).transpose()?;
+    let context = runtime.as_ref().map(|runtime| context(arguments, runtime));
+    let context = context.transpose()?;
     let mut plan = Plan::default();
     if wanted {
         plan.write.push(arguments.temporary_directory.clone());
@@ -73,7 +75,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let context = context.map(Arc::new);
     let uploads = context
         .as_ref()
-        .map(|context| Uploads::start(Arc::clone(context)));
+        .zip(runtime)
+        .map(|(context, runtime)| Uploads::start(runtime, Arc::clone(context)));
     let engine = Engine::new(Rules {
         wanted,
         max_parallel: arguments.max_parallel,
@@ -96,7 +99,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Everything that is opened before the lockdown.
-fn context(arguments: &Arguments) -> Result<Context, Box<dyn std::error::Error>> {
+fn context(
+    arguments: &Arguments,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Context, Box<dyn std::error::Error>> {
     let directory = &arguments.temporary_directory;
     let temporary = Temporary::open(directory).map_err(|error| {
         format!(
@@ -104,7 +110,11 @@ fn context(arguments: &Arguments) -> Result<Context, Box<dyn std::error::Error>>
             directory.display()
         )
     })?;
-    let store = RemoteStore::new(&arguments.store)?;
+    let store = {
+        // The channel's own tasks belong to the runtime that it is made in.
+        let _entered = runtime.enter();
+        RemoteStore::new(&arguments.store)?
+    };
     // Without it the store's signed URLs fail, should it ever name one; nothing else does.
     let https = remote_store::https(&arguments.store)
         .inspect_err(|error| log::info!("no signed URL can be used: {error}"))

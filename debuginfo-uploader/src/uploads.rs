@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use ipc_proto::ids::BuildId;
 use rustix::event::{EventfdFlags, eventfd};
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -34,9 +35,19 @@ struct Done {
     wake: Arc<OwnedFd>,
 }
 
+/// What the thread runs on. Starts no thread itself: made before the lockdown, as the channel to the store is.
+pub(crate) fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(2)
+        .thread_stack_size(STACK_BYTES)
+        .build()
+}
+
 impl Uploads {
     /// Starts the thread: call after the lockdown, which it inherits.
-    pub(crate) fn start(context: Arc<Context>) -> std::io::Result<Self> {
+    pub(crate) fn start(runtime: Runtime, context: Arc<Context>) -> std::io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(eventfd(0, flags)?);
         let (jobs, inbox) = unbounded_channel();
@@ -45,12 +56,6 @@ impl Uploads {
             outcomes: sender,
             wake: Arc::clone(&wake),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .max_blocking_threads(2)
-            .thread_stack_size(STACK_BYTES)
-            .build()?;
         let thread = std::thread::Builder::new()
             .name("uploads".to_owned())
             .stack_size(STACK_BYTES)

@@ -263,7 +263,12 @@ impl Stage {
         let mode = Permissions::from_mode(0o777);
         std::fs::set_permissions(directory.path(), mode).unwrap();
         let binary = directory.path().join("uploader");
-        std::fs::copy(env!("CARGO_BIN_EXE_leadsman-debuginfo-uploader"), binary).unwrap();
+        // By another process: while a child of another test holds our writing descriptor, nobody could execute it.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_leadsman-debuginfo-uploader"))
+            .arg(binary)
+            .status();
+        assert!(copied.unwrap().success());
         let path = directory.path().join("debuginfo.sock");
         let listener = Listener::bind(&path).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()

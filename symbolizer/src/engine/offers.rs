@@ -136,7 +136,7 @@ impl Engine {
         };
         let build_id = executable.best_build_id().clone();
         if build_id.0.is_empty() || self.offers.known.contains(&build_id) {
-            executable.offering = Offering::default();
+            (executable.offering.file, executable.offering.debug_file) = (None, None);
             return self.offers.give_back(id);
         }
         let offering = &executable.offering;
@@ -160,6 +160,8 @@ impl Engine {
         }
         let path = executable.about.path.clone();
         let offering = std::mem::take(&mut executable.offering);
+        // A later uploader is to find it again.
+        executable.offering.found.clone_from(&offering.found);
         let size = |file: &Option<Sized>| file.as_ref().map_or(0, |(_, size)| *size);
         let offer = DebuginfoOffer {
             size: size(&offering.file),
