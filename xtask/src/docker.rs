@@ -2,10 +2,10 @@
 //! started by hand, so that nothing of the machine changes.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::apt::Apt;
 use crate::tool;
 
 /// From the next release.
@@ -18,7 +18,7 @@ const PACKAGES: [&str; 5] = [
 ];
 /// Of this release: the next one's needs a newer C library.
 const OWN: &str = "runc";
-const SOURCE: &str = "deb http://deb.debian.org/debian trixie main\n";
+const NEXT_RELEASE: &str = "trixie";
 
 /// Unpacks it unless it is there.
 pub(crate) fn run() -> Result<()> {
@@ -33,25 +33,23 @@ pub(crate) fn run() -> Result<()> {
         // What an interrupted run left.
         fs::remove_dir_all(&work)?;
     }
-    for name in [
-        "lists/partial",
-        "cache/archives/partial",
-        "packages",
-        "tree",
-    ] {
-        fs::create_dir_all(work.join(name))?;
-    }
-    fs::write(work.join("sources.list"), SOURCE)?;
-    fs::write(work.join("status"), "")?;
-    apt_get(&work, &["update", "-q"])?;
-    let download = ["download", "-q"].iter().chain(&PACKAGES).copied();
-    apt_get(&work, &download.collect::<Vec<_>>())?;
+    let packages = work.join("packages");
+    fs::create_dir_all(&packages)?;
+    fs::create_dir_all(work.join("tree"))?;
+    let apt = Apt::of(NEXT_RELEASE, &work)?;
+    tool::run(apt.command("apt-get").args(["update", "-q"]))?;
+    tool::run(
+        apt.command("apt-get")
+            .args(["download", "-q"])
+            .args(PACKAGES)
+            .current_dir(&packages),
+    )?;
     tool::run(
         tool::command("apt-get")
             .args(["-q", "download", OWN])
-            .current_dir(work.join("packages")),
+            .current_dir(&packages),
     )?;
-    for entry in fs::read_dir(work.join("packages"))? {
+    for entry in fs::read_dir(&packages)? {
         tool::run(
             tool::command("dpkg")
                 .arg("-x")
@@ -62,21 +60,4 @@ pub(crate) fn run() -> Result<()> {
     fs::rename(work.join("tree"), &place).context("cannot keep the unpacked packages")?;
     fs::remove_dir_all(&work)?;
     Ok(())
-}
-
-/// apt with a state of its own below `work`: the machine's sources and packages stay as they are.
-fn apt_get(work: &Path, arguments: &[&str]) -> Result<()> {
-    let option = |name: &str, path: &str| format!("{name}={}", work.join(path).display());
-    let mut command = tool::command("apt-get");
-    for option in [
-        option("Dir::Etc::sourcelist", "sources.list"),
-        "Dir::Etc::sourceparts=/dev/null".to_owned(),
-        option("Dir::State::lists", "lists"),
-        option("Dir::State::status", "status"),
-        option("Dir::Cache", "cache"),
-        "APT::Architectures::=amd64".to_owned(),
-    ] {
-        command.args(["-o", &option]);
-    }
-    tool::run(command.args(arguments).current_dir(work.join("packages")))
 }

@@ -3,6 +3,7 @@
 //! Knows the tree, the tools and their versions; links none of Leadsman's own code.
 #![forbid(unsafe_code)]
 
+mod apt;
 mod bench;
 mod build_ebpf;
 mod cargo_tools;
