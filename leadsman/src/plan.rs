@@ -80,7 +80,9 @@ impl Plan {
     }
 
     fn reaches_store(&self, role: Role) -> bool {
-        !self.settings.get("remote-store-address").is_empty()
+        let asks_kubernetes =
+            role == Role::Shipper && !self.settings.get("kubernetes-api-server").is_empty();
+        (asks_kubernetes || !self.settings.get("remote-store-address").is_empty())
             && rights::of(role).is_some_and(|rights| rights.network == Network::Store)
     }
 

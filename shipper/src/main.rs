@@ -172,6 +172,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         plan.write.extend(arguments.remote.spool_directory.clone());
         arguments.remote.settings.allow(&mut plan);
     }
+    // The API's port, where Kubernetes is asked; a pod is told its address as numbers, so no name server is.
+    let api = arguments.kubernetes_server.as_deref();
+    plan.connect.extend(api.and_then(Access::port));
     lockdown::enter(Role::Shipper, &plan)?;
     // Threads that ran before it would keep their rights.
     let labeller = Labeller::new(settings(arguments), sources(arguments, tree)?);

@@ -34,6 +34,22 @@ pub struct Access {
     pub node: String,
 }
 
+impl Access {
+    /// The TCP port of a server's address; `None`: it has none that can be read.
+    #[must_use]
+    pub fn port(server: &str) -> Option<u16> {
+        let (scheme, rest) = server.split_once("://")?;
+        let host = rest.split('/').next()?;
+        // The colons within `[::1]` are no port's.
+        let behind_host = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
+        match behind_host.rsplit_once(':') {
+            Some((_, port)) => port.parse().ok(),
+            None if scheme == "https" => Some(443),
+            None => Some(80),
+        }
+    }
+}
+
 /// Why a request failed.
 #[derive(Debug, Error)]
 pub enum AccessError {
@@ -261,6 +277,21 @@ mod tests {
         ] {
             let access = access(server, token);
             assert_eq!(Client::new(&access).is_ok(), sound, "{server}");
+        }
+    }
+
+    #[test]
+    fn the_port_is_the_schemes_unless_it_is_named() {
+        for (server, port) in [
+            ("https://10.0.0.1:6443", Some(6443)),
+            ("https://api.example/", Some(443)),
+            ("http://[::1]:8001", Some(8001)),
+            ("https://[fd00::1]", Some(443)),
+            ("http://localhost", Some(80)),
+            ("https://x:port", None),
+            ("x:1", None),
+        ] {
+            assert_eq!(Access::port(server), port, "{server}");
         }
     }
 
