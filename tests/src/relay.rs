@@ -183,7 +183,7 @@ impl Inner {
     }
 }
 
-/// Copies until either side ends or `limit` bytes passed; then both sides end.
+/// Copies until `from` has no more, which `to` is told, or until `limit` bytes passed or either fails: then both end.
 fn copy(mut from: TcpStream, mut to: TcpStream, counter: &AtomicU64, limit: u64) {
     let mut buffer = [0; 16 * 1024];
     let mut passed = 0;
@@ -192,7 +192,11 @@ fn copy(mut from: TcpStream, mut to: TcpStream, counter: &AtomicU64, limit: u64)
             .len()
             .min(usize::try_from(limit - passed).unwrap_or(usize::MAX));
         let size = match from.read(&mut buffer[..room]) {
-            Ok(0) | Err(_) => break,
+            Ok(0) => {
+                let _ = to.shutdown(Shutdown::Write);
+                return;
+            }
+            Err(_) => break,
             Ok(size) => size,
         };
         counter.fetch_add(size as u64, Ordering::Relaxed);

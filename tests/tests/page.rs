@@ -85,14 +85,14 @@ fn what_is_served_and_what_is_refused() -> Result<()> {
         );
     }
     ensure!(up.metrics()?.series.len() > 10, "hardly any metrics");
-    ensure!(
-        up.metrics()?
-            .series
-            .iter()
-            .all(|series| series.name.starts_with("leadsman_")
-                || series.name.starts_with("process_")),
-        "names"
-    );
+    for series in up.metrics()?.series {
+        let known = ["leadsman_", "parca_agent_", "process_"];
+        ensure!(
+            known.iter().any(|prefix| series.name.starts_with(prefix)),
+            "{} is no name of ours",
+            series.name
+        );
+    }
     hosts(address)?;
     for method in ["POST", "PUT", "DELETE", "TRACE"] {
         let answer = request(address, method, "/", &address.to_string())?;

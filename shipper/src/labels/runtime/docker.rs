@@ -174,9 +174,13 @@ mod tests {
         std::thread::spawn(move || {
             for answer in answers {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut request = [0; 4096];
-                let length = stream.read(&mut request).unwrap();
-                assert!(request[..length].starts_with(b"GET /"));
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    request.extend(byte);
+                }
+                assert!(request.starts_with(b"GET /"));
                 let _reader_left = stream.write_all(answer.as_bytes());
             }
         });
