@@ -24,6 +24,7 @@ use crate::engine::{Engine, Then};
 use crate::metrics::metrics;
 use crate::offered_file;
 use crate::outcome::Outcome;
+use crate::outcome_log::{OutcomeLog, hexadecimal};
 use crate::upload::{Context, Files};
 use crate::uploads::Uploads;
 
@@ -96,6 +97,7 @@ pub(crate) struct EventLoop {
     termination: Termination,
     clients: Vec<Client>,
     violations: BTreeMap<&'static str, u64>,
+    log: OutcomeLog,
 }
 
 impl EventLoop {
@@ -118,6 +120,7 @@ impl EventLoop {
             termination,
             clients: Vec::new(),
             violations: BTreeMap::new(),
+            log: OutcomeLog::default(),
         }
     }
 
@@ -259,7 +262,7 @@ impl EventLoop {
         };
         let outcomes = uploads.collect().ok_or(LoopError::ThreadEnded)?;
         for (build_id, outcome) in outcomes {
-            tell(self.engine.path(&build_id), &build_id, &outcome);
+            self.log.tell(self.engine.path(&build_id), &build_id, &outcome);
             let then = self.engine.on_outcome(&build_id, &outcome, now);
             if then == Then::Keep {
                 continue;
@@ -289,38 +292,5 @@ impl EventLoop {
         let context = self.uploads.as_ref().map(|(context, _)| &**context);
         let metrics = metrics(&self.engine, context, &self.violations);
         self.reporter.report(now, metrics, last);
-    }
-}
-
-fn hexadecimal(build_id: &BuildId) -> String {
-    build_id
-        .0
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// One line an event.
-fn tell(path: &str, build_id: &BuildId, outcome: &Outcome) {
-    let build_id = hexadecimal(build_id);
-    match outcome {
-        Outcome::Uploaded { bytes } => {
-            log::info!("uploaded debuginfo of {path} (build ID {build_id}): {bytes} bytes");
-        }
-        Outcome::Exists => {
-            log::info!("the store has debuginfo of {path} (build ID {build_id}) already");
-        }
-        Outcome::NotNeeded(reason) => {
-            log::info!("the store wants no debuginfo of {path} (build ID {build_id}): {reason}");
-        }
-        Outcome::InProgress => {
-            log::info!("another agent uploads debuginfo of {path} (build ID {build_id})");
-        }
-        Outcome::Unfit { text, .. } => {
-            log::info!("no debuginfo of {path} (build ID {build_id}): {text}");
-        }
-        Outcome::Failed { step, text, .. } => {
-            log::warn!("debuginfo of {path} (build ID {build_id}) not uploaded ({step}): {text}");
-        }
     }
 }

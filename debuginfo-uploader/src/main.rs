@@ -9,6 +9,7 @@ mod event_loop;
 mod metrics;
 mod offered_file;
 mod outcome;
+mod outcome_log;
 mod signed_url;
 mod started;
 mod tally;

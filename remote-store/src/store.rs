@@ -1,7 +1,7 @@
 //! The store as its callers see it: a wire for generated clients, and unary calls that are tried again within one time limit.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -108,10 +108,17 @@ fn explain(status: &Status) -> String {
         .collect()
 }
 
+/// The way to the store: how connections are made, and the one that is used.
+struct Line {
+    endpoint: Endpoint,
+    connector: Connector,
+    wire: Mutex<Wire>,
+}
+
 /// The store.
 #[derive(Clone)]
 pub struct RemoteStore {
-    wire: Wire,
+    line: Arc<Line>,
     settings: Arc<Settings>,
     address: Address,
     metrics: CallMetrics,
@@ -147,16 +154,20 @@ impl RemoteStore {
         let connector = Connector::new(&address, tls, settings.connection_timeout)
             .map_err(|error| SetupError::Name(address.clone(), error))?;
         let unfit = |error| SetupError::Endpoint(address.clone(), error);
-        let channel = Endpoint::from_shared(format!("{scheme}://{address}"))
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
             .map_err(unfit)?
             .user_agent(concat!("leadsman/", env!("CARGO_PKG_VERSION")))
             .map_err(unfit)?
             .http2_keep_alive_interval(PING)
             .keep_alive_timeout(PING_ANSWER)
-            .keep_alive_while_idle(false)
-            .connect_with_connector_lazy(connector);
+            .keep_alive_while_idle(false);
+        let channel = endpoint.connect_with_connector_lazy(connector.clone());
         Ok(Self {
-            wire: Wire::new(channel, settings.headers.clone(), token),
+            line: Arc::new(Line {
+                endpoint,
+                connector,
+                wire: Mutex::new(Wire::new(channel, settings.headers.clone(), token)),
+            }),
             settings: Arc::new(settings.clone()),
             address,
             metrics: CallMetrics::default(),
@@ -168,7 +179,19 @@ impl RemoteStore {
     /// [`Self::note`].
     #[must_use]
     pub fn wire(&self) -> Wire {
-        self.wire.clone()
+        let wire = self.line.wire.lock();
+        wire.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The next calls go over a new connection: one on which an answer did not come may be dead, or end at a proxy that is,
+    /// without anybody saying so. Calls under way keep theirs.
+    fn renew(&self) {
+        let line = &self.line;
+        let channel = line
+            .endpoint
+            .connect_with_connector_lazy(line.connector.clone());
+        let mut wire = line.wire.lock().unwrap_or_else(PoisonError::into_inner);
+        *wire = wire.on(channel);
     }
 
     /// Where it is.
@@ -246,7 +269,9 @@ impl RemoteStore {
             let (store, send) = (self.clone(), send.clone());
             async move {
                 let start = Instant::now();
+                let unanswered = Unanswered(&store);
                 let result = send(store.wire(), Request::new(message)).await;
+                std::mem::forget(unanswered);
                 store.note(method, result.as_ref().err(), start.elapsed());
                 result.map(Response::into_inner)
             }
@@ -278,6 +303,15 @@ impl RemoteStore {
                 code_name(code)
             );
         }
+    }
+}
+
+/// An attempt that ends without an answer, because its time is over, takes the connection with it.
+struct Unanswered<'a>(&'a RemoteStore);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.renew();
     }
 }
 

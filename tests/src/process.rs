@@ -121,8 +121,29 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill_group();
         let _ = self.child.wait();
+        // Nobody asked for its output: a test failed, or ends. The test runner shows this only if it failed.
+        let Some(thread) = self.stderr.take() else {
+            return;
+        };
+        let end = Instant::now() + OUTPUT_PATIENCE;
+        while !thread.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() {
+            let said = joined(Some(thread));
+            let said = String::from_utf8_lossy(&said);
+            let lines: Vec<&str> = said.lines().collect();
+            for line in &lines[lines.len().saturating_sub(SHOWN_LINES)..] {
+                println!("  | {line}");
+            }
+        }
     }
 }
+
+/// How long a killed command's pipe may stay open in others' hands.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(3);
+/// Last lines of its errors that a failed test shows.
+const SHOWN_LINES: usize = 60;
 
 /// Runs `command` to its end.
 pub fn run(command: &mut Command, deadline: Duration) -> Result<Output> {

@@ -164,7 +164,10 @@ impl Inner {
             }
             _ => {}
         }
-        let server = TcpStream::connect(&self.target)?;
+        let server = TcpStream::connect(&self.target).inspect_err(|_nobody_there| {
+            // The clone among the connections must not keep it open.
+            let _ = client.shutdown(Shutdown::Both);
+        })?;
         server.set_nodelay(true)?;
         self.state().connections.push(server.try_clone()?);
         let limit = match mode {
