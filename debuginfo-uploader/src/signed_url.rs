@@ -1,6 +1,7 @@
 //! Sends a file by HTTP PUT to a URL that the store chose, as object storages take it. Follows no redirect, repeats nothing.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
@@ -112,13 +113,18 @@ pub(crate) async fn put(
         .body(chunks)
         .map_err(|_malformed| PutError::Url("malformed"))?;
     // The answer may come before the file is sent, as a refusal; the connection has to be driven meanwhile.
+    let mut answer = pin!(sender.send_request(request));
     let response = tokio::select! {
         biased;
-        response = sender.send_request(request) => response?,
-        ended = connection => {
-            ended?;
-            return Err(PutError::Connect(io::ErrorKind::UnexpectedEof.into()));
-        }
+        response = &mut answer => response?,
+        // A storage that answers and closes at once ends the connection with the answer read.
+        ended = connection => match answer.await {
+            Ok(response) => response,
+            Err(error) => {
+                ended?;
+                return Err(error.into());
+            }
+        },
     };
     match response.status() {
         status if status.is_success() => Ok(()),

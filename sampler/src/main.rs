@@ -26,6 +26,7 @@ mod window;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use aya::maps::IterableMap as _;
 use ipc_endpoint::connect::Connector;
 use ipc_endpoint::inherited::Inherited;
 use ipc_endpoint::rights::Machine;
@@ -37,7 +38,7 @@ use ipc_proto::hello::Role;
 use ipc_proto::sample::Start;
 use leadsman_ebpf::limits::MAX_PROCESSES;
 
-use crate::bpf::accounts::MapAccounts;
+use crate::bpf::accounts::{MapAccounts, MapKind};
 use crate::bpf::load::{GROWING_MAPS, Loaded, Sizes, online_cpus};
 use crate::bpf::mappings::Mappings;
 use crate::bpf::run_time::RunTime;
@@ -183,6 +184,12 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
     }
     // Read once now: aya looks up the number of CPUs with the first call, and remembers it.
     let kernel = read_counters(&counters);
+    let accounts = MapAccounts::open(&[
+        (MapKind::Chunks, chunks.map().fd().as_fd()),
+        (MapKind::Regions, regions.map().fd().as_fd()),
+        (MapKind::Processes, processes.map().fd().as_fd()),
+        (MapKind::Mappings, mappings.map().fd().as_fd()),
+    ]);
     let mut event_loop = EventLoop {
         records,
         rings,
@@ -191,7 +198,7 @@ fn run(config: &Config) -> Result<Ended, Box<dyn std::error::Error>> {
         counters,
         mappings: Mappings::new(processes, mappings),
         tables: Tables::new(regions, chunks, sizes),
-        accounts: MapAccounts::open(),
+        accounts,
         ring_bytes: sizes.ring_bytes,
         verifier_seconds: verifier_time.as_secs_f64(),
         engine,

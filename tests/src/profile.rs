@@ -92,7 +92,7 @@ impl Frame {
 }
 
 /// All stacks of a profile.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Profile {
     pub stacks: Vec<Stack>,
     /// Nanoseconds between two samples of one CPU.

@@ -1,7 +1,7 @@
 //! Runs `leadsman up` on a port, a store and a runtime directory of its own. Everything it started is gone when the value
 //! goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +17,7 @@ use crate::credentials::{Credentials, descendants};
 use crate::http;
 use crate::metrics::Metrics;
 use crate::process::{Output, Running, until};
+use crate::profile::Profile;
 
 /// From start to samples flowing end to end.
 const READY: Duration = Duration::from_secs(15);
@@ -100,6 +101,31 @@ impl Up {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.directory.path().join("store")
+    }
+
+    /// The profiles there, a file each.
+    pub fn stored(&self) -> Result<BTreeSet<PathBuf>> {
+        let mut files = BTreeSet::new();
+        for entry in std::fs::read_dir(self.store())? {
+            let path = entry?.path();
+            if path.to_string_lossy().ends_with(".pb.gz") {
+                files.insert(path);
+            }
+        }
+        Ok(files)
+    }
+
+    /// What it samples in at least `duration` from now on, whole windows.
+    pub fn sampled(&self, duration: Duration) -> Result<Profile> {
+        let known = self.stored()?;
+        std::thread::sleep(duration);
+        let mut sampled = Profile::default();
+        for file in self.stored()?.difference(&known) {
+            let profile = Profile::read(file)?;
+            sampled.period = profile.period;
+            sampled.stacks.extend(profile.stacks);
+        }
+        Ok(sampled)
     }
 
     /// Where the sockets are.

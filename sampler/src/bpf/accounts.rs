@@ -1,10 +1,8 @@
 //! What the maps take of the kernel's memory, by its own account: `memlock` in each map's fdinfo.
 
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use leadsman_ebpf::abi::{MappingBlock, Process};
-use leadsman_ebpf::table::{Chunk, Region};
 use rustix::io::pread;
 
 /// `BPF_MAP_TYPE_RINGBUF` (include/uapi/linux/bpf.h).
@@ -21,34 +19,29 @@ pub(crate) enum MapKind {
     Other,
 }
 
-impl MapKind {
-    fn of(fdinfo: &str) -> Option<Self> {
-        let value_size = field(fdinfo, "value_size")? as usize;
-        Some(if field(fdinfo, "map_type")? == RINGBUF {
-            Self::Ring
-        } else if value_size == size_of::<Chunk>() {
-            Self::Chunks
-        } else if value_size == size_of::<Region>() {
-            Self::Regions
-        } else if value_size == size_of::<Process>() {
-            Self::Processes
-        } else if value_size == size_of::<MappingBlock>() {
-            Self::Mappings
-        } else {
-            Self::Other
-        })
-    }
+/// The kind of a map that nobody named; `None`: no map.
+fn kind(fdinfo: &str) -> Option<MapKind> {
+    Some(match field(fdinfo, "map_type")? {
+        RINGBUF => MapKind::Ring,
+        _ => MapKind::Other,
+    })
 }
 
 /// The fdinfo of each map of this process.
 pub(crate) struct MapAccounts(Vec<(MapKind, OwnedFd)>);
 
 impl MapAccounts {
-    /// Call once the maps are there and before the lockdown: afterwards this process opens nothing.
-    pub(crate) fn open() -> Self {
+    /// Call once the maps are there and before the lockdown: afterwards this process opens nothing. Maps that are not
+    /// among the `named` ones are told by their type.
+    pub(crate) fn open(named: &[(MapKind, BorrowedFd<'_>)]) -> Self {
         let entries = fs::read_dir("/proc/self/fdinfo").into_iter().flatten();
         let maps = entries.flatten().filter_map(|entry| {
-            let kind = MapKind::of(&fs::read_to_string(entry.path()).ok()?)?;
+            let number: RawFd = entry.file_name().to_str()?.parse().ok()?;
+            let named = named.iter().find(|(_, fd)| fd.as_raw_fd() == number);
+            let kind = match named {
+                Some((kind, _)) => *kind,
+                None => kind(&fs::read_to_string(entry.path()).ok()?)?,
+            };
             Some((kind, File::open(entry.path()).ok()?.into()))
         });
         Self(maps.collect())
@@ -79,19 +72,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn maps_are_told_apart_by_what_they_hold() {
-        let fdinfo = |kind: u64, value: usize| {
-            format!(
-                "pos:\t0\nflags:\t02000002\nmap_type:\t{kind}\nkey_size:\t4\nvalue_size:\t{value}\nmemlock:\t4096\n"
-            )
+    fn rings_other_maps_and_files_are_told_apart() {
+        let fdinfo = |of: u64| {
+            format!("pos:\t0\nflags:\t02000002\nmap_type:\t{of}\nkey_size:\t4\nmemlock:\t4096\n")
         };
-        assert_eq!(
-            MapKind::of(&fdinfo(1, size_of::<Chunk>())),
-            Some(MapKind::Chunks)
-        );
-        assert_eq!(MapKind::of(&fdinfo(RINGBUF, 0)), Some(MapKind::Ring));
-        assert_eq!(MapKind::of(&fdinfo(6, 8)), Some(MapKind::Other));
-        assert_eq!(MapKind::of("pos:\t0\nflags:\t02000000\n"), None, "no map");
-        assert_eq!(field(&fdinfo(1, 8), "memlock"), Some(4096));
+        assert_eq!(kind(&fdinfo(RINGBUF)), Some(MapKind::Ring));
+        assert_eq!(kind(&fdinfo(6)), Some(MapKind::Other));
+        assert_eq!(kind("pos:\t0\nflags:\t02000000\n"), None, "no map");
+        assert_eq!(field(&fdinfo(1), "memlock"), Some(4096));
     }
 }
