@@ -91,8 +91,12 @@ fn is_of_run(command: &[u8], name: &[u8], runtime_directory: &[u8]) -> bool {
     let program = words
         .first()
         .and_then(|word| word.rsplit(|byte| *byte == b'/').next());
-    let option: &[&[u8]] = &[b"--runtime-directory", runtime_directory];
-    program == Some(name) && words.windows(2).any(|pair| pair == option)
+    // As `leadsman up` says it, and as `leadsman run` does.
+    const OPTION: &[u8] = b"--runtime-directory";
+    let apart: &[&[u8]] = &[OPTION, runtime_directory];
+    let together = [OPTION, b"=", runtime_directory].concat();
+    program == Some(name)
+        && (words.windows(2).any(|pair| pair == apart) || words.contains(&&together[..]))
 }
 
 fn status(pid: u32) -> Option<Seen> {
@@ -120,6 +124,9 @@ mod tests {
         let command = b"leadsman-opener\0--runtime-directory\0/run/leadsman\0--peer\0opener=1\0";
         assert!(is_of_run(command, b"leadsman-opener", b"/run/leadsman"));
         assert!(!is_of_run(command, b"leadsman-opener", b"/run/other"));
+        let command = b"leadsman-opener\0--runtime-directory=/run/leadsman\0--peer=opener=1\0";
+        assert!(is_of_run(command, b"leadsman-opener", b"/run/leadsman"));
+        assert!(!is_of_run(command, b"leadsman-opener", b"/run/lead"));
         assert!(!is_of_run(command, b"leadsman-viewer", b"/run/leadsman"));
         assert!(!is_of_run(b"", b"leadsman-viewer", b"/run/leadsman"));
     }

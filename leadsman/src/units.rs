@@ -138,7 +138,7 @@ fn service_unit(rights: &Rights) -> String {
         role.name()
     );
     if !sockets.is_empty() {
-        let _infallible = writeln!(text, "Sockets={sockets}");
+        let _infallible = writeln!(text, "Sockets={sockets}\nNonBlocking=yes");
     }
     let user = rights.user;
     let _infallible = write!(

@@ -136,7 +136,8 @@ fn the_units_start_recover_and_stop() -> Result<()> {
     });
     if let Err(error) = ready {
         let journal = booted.run(&["journalctl", "--no-pager", "-n", "100"])?;
-        return Err(error.context(journal.text()));
+        let said = http::get(PAGE, "/ready").map(|answer| answer.text());
+        return Err(error.context(format!("/ready says {said:?}\n{}", journal.text())));
     }
     let rights = booted.must(&["leadsman", "security"])?;
     ensure!(rights.contains("6 processes, 0 deviations"), "{rights}");
@@ -146,7 +147,7 @@ fn the_units_start_recover_and_stop() -> Result<()> {
         let pid = before.get(role).copied().unwrap_or(0);
         ensure!(pid > 0, "{role} does not run");
         let killed = Instant::now();
-        booted.must(&["kill", "-KILL", &pid.to_string()])?;
+        booted.must(&["sh", "-c", &format!("kill -KILL {pid}")])?;
         let unit = format!("leadsman-{role}.service");
         until(
             &format!("{unit} runs again"),
