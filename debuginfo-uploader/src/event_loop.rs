@@ -262,7 +262,8 @@ impl EventLoop {
         };
         let outcomes = uploads.collect().ok_or(LoopError::ThreadEnded)?;
         for (build_id, outcome) in outcomes {
-            self.log.tell(self.engine.path(&build_id), &build_id, &outcome);
+            self.log
+                .tell(self.engine.path(&build_id), &build_id, &outcome);
             let then = self.engine.on_outcome(&build_id, &outcome, now);
             if then == Then::Keep {
                 continue;

@@ -123,9 +123,7 @@ fn other_compiled_languages() -> Result<()> {
         }
     }
     let pid = i64::from(go.id());
-    report.judge(&profile, "chains-go", &go_chain(), |stack| {
-        stack.pid == pid
-    })?;
+    report.judge(&profile, "chains-go", &go_chain(), |stack| stack.pid == pid)?;
     report.finish()
 }
 

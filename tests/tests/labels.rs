@@ -110,7 +110,9 @@ fn real_containers_have_their_names_also_below_another_cgroup() -> Result<()> {
     let up = Up::start(3, &["--profiling-cpu-sampling-frequency=97"])?;
     // Docker gives each a comm of its own: busybox's shell renames itself by /proc/self/comm.
     let script = |comm: &str| {
-        format!("printf {comm} > /proc/self/comm; i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done")
+        format!(
+            "printf {comm} > /proc/self/comm; i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done"
+        )
     };
     for (comm, parent) in [("lm-plain", None), ("lm-nested", Some("/lm-parent/a"))] {
         let parent = parent.map(|parent| format!("--cgroup-parent={parent}"));

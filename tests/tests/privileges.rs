@@ -155,9 +155,17 @@ fn check(
     }
     for (number, file) in process.open_files()? {
         let name = file.to_string_lossy().into_owned();
-        // What its own memory costs, opened before the lockdown.
-        let own_cost = name == format!("/proc/{}/smaps_rollup", process.pid);
+        // What its own memory and its own maps cost, and where its crash report will be written: opened before the lockdown.
+        let of_itself = [
+            format!("/proc/{}/smaps_rollup", process.pid),
+            format!("/proc/{}/fdinfo/", process.pid),
+        ];
+        let own_cost = name == of_itself[0]
+            || (rights.process == "leadsman-sampler" && name.starts_with(&of_itself[1]));
+        let role = rights.process.trim_start_matches("leadsman-");
+        let is_crash_report = name == format!("/var/lib/leadsman/crashes/{role}/pending");
         let documented = own_cost
+            || is_crash_report
             || COMMON
                 .iter()
                 .chain(rights.open_files)
@@ -165,7 +173,7 @@ fn check(
         if !documented {
             fault(format!("descriptor {number} is {name}"));
         }
-        // Nobody but the store's keeper holds a file of the disk open for writing.
+        // Nobody but the store's keeper holds a file of the disk open for writing, but for the own crash report.
         let flags = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", process.pid))
             .unwrap_or_default();
         let access = flags
@@ -178,6 +186,7 @@ fn check(
             name.starts_with('/') && !name.starts_with("/dev/") && !name.starts_with("/memfd:");
         if on_disk
             && access != 0
+            && !is_crash_report
             && !name.starts_with(store)
             && rights.process != "leadsman-symbolizer"
         {

@@ -10,6 +10,7 @@ use rustix::net::{
 };
 
 use crate::link::{Expected, Link, LinkError, Violation};
+use crate::peer_uid::peer_uid;
 use crate::peers::Peers;
 
 /// First and longest pause between two attempts, nanoseconds.
@@ -73,10 +74,7 @@ impl<Out: Message, In: Message> Connector<Out, In> {
         connect(&fd, &address).map_err(LinkError::Io)?;
         // More than net.core.wmem_max is cut by the kernel.
         sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER).map_err(LinkError::Io)?;
-        let uid = sockopt::socket_peercred(&fd)
-            .map_err(LinkError::Io)?
-            .uid
-            .as_raw();
+        let uid = peer_uid(&fd).map_err(LinkError::Io)?;
         if !self.peers.may_listen(self.peer, uid) {
             return Err(Violation::Role {
                 role: self.peer as u8,

@@ -1,7 +1,7 @@
 //! How a Leadsman process becomes an end of a channel: sockets, fd passing, arguments, logs, statistics, rights.
 //!
 //! I/O of the protocol lives here, once for all processes; what the messages say lives in `ipc_proto`.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod arguments;
 pub mod clock;
@@ -16,6 +16,7 @@ pub mod listener;
 pub mod lockdown;
 pub mod logger;
 pub mod memfd;
+mod peer_uid;
 pub mod peers;
 pub mod rights;
 pub mod service_manager;

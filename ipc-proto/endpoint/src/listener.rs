@@ -8,10 +8,10 @@ use ipc_proto::hello::Role;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
-    sockopt,
 };
 
 use crate::link::{Expected, Link, LinkError};
+use crate::peer_uid::peer_uid;
 use crate::peers::Peers;
 
 /// Connections that may wait to be accepted.
@@ -58,10 +58,7 @@ impl Listener {
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
             Err(error) => return Err(LinkError::Io(error)),
         };
-        let uid = sockopt::socket_peercred(&fd)
-            .map_err(LinkError::Io)?
-            .uid
-            .as_raw();
+        let uid = peer_uid(&fd).map_err(LinkError::Io)?;
         let expected = Expected {
             roles: roles.to_vec(),
             uid,

@@ -105,6 +105,19 @@ fn a_region_with_too_many_rows_is_cut_and_the_next_one_goes_on() {
 }
 
 #[test]
+fn a_segment_that_ends_with_a_repeated_rule_reaches_its_last_region() {
+    let rows = [(0, rule(1)), (1, rule(50)), (0x10_0000, rule(50))];
+    let mut packer = Packer::new(Omissions::default());
+    for &(offset, rule) in &rows {
+        packer.push(offset, rule);
+    }
+    packer.end_segment(0x10_0001);
+    let packed = packer.finish();
+    assert_same(&rows, &packed);
+    assert_eq!(find(&packed, 0x10_0001), Rule::UNCOVERED);
+}
+
+#[test]
 fn rows_that_go_backwards_are_left() {
     let packed = pack(&[(0x100, rule(1)), (0x80, rule(2)), (0x200, rule(3))]);
     assert_eq!(packed.omissions.count(Omission::SegmentsOverlap), 1);
@@ -127,7 +140,13 @@ proptest! {
             let next = if number == 0 { Rule::UNCOVERED } else { rule(number) };
             rows.push((offset, next));
         }
-        let packed = pack(&rows);
+        // A segment's end is what gives a last row its region when it repeats the rule before.
+        let mut packer = Packer::new(Omissions::default());
+        for &(offset, rule) in &rows {
+            packer.push(offset, rule);
+        }
+        packer.end_segment(offset + 1);
+        let packed = packer.finish();
         prop_assert_eq!(packed.omissions.iter().count(), 0);
         assert_same(&rows, &packed);
     }
