@@ -53,10 +53,11 @@ pub(crate) fn prepare(path: &Path, user: User, option: &str) -> Result<PathBuf, 
     Ok(absolute)
 }
 
-/// Makes a directory for a process's crash reports. Where that fails, the process says that it will leave none.
+/// Makes a directory for a process's crash reports, or hands the one of an earlier uid over: all above it is root's. Where that
+/// fails, the process says that it will leave none.
 pub(crate) fn prepare_for_crashes(path: &Path, user: User) {
     let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-    if made.is_ok() && fs::metadata(path).is_ok_and(|found| found.uid() == 0) {
+    if made.is_ok() && fs::metadata(path).is_ok_and(|found| found.uid() != user.uid) {
         let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
         let _said_by_the_process = chown(path, Some(uid), Some(gid));
     }

@@ -18,7 +18,7 @@ use leadsman_shipper::labels::cgroups::Tree;
 use leadsman_shipper::labels::kubernetes::{Access, Pods};
 use leadsman_shipper::labels::runtime::Containers;
 use leadsman_shipper::labels::{self, Labeller, Settings, Sources};
-use leadsman_shipper::reload::Reload;
+use leadsman_shipper::reload::{Reload, host_name};
 use leadsman_shipper::remote::runtime::Remote;
 use leadsman_shipper::store::LocalStore;
 
@@ -79,10 +79,7 @@ fn print_labels(pid: Result<u32, String>, arguments: &Arguments) -> ExitCode {
 
 /// The name of this node: as told, or the host's.
 fn node(arguments: &Arguments) -> String {
-    arguments.node.clone().unwrap_or_else(|| {
-        let name = rustix::system::uname();
-        name.nodename().to_string_lossy().into_owned()
-    })
+    arguments.node.clone().unwrap_or_else(host_name)
 }
 
 fn settings(arguments: &Arguments) -> Settings {

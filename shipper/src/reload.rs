@@ -32,6 +32,8 @@ pub struct Reload {
     hangup: Hangup,
     stated: Flags,
     settings: Settings,
+    /// The host's name; a locked down process can't ask for it.
+    host: String,
     /// What was last read, sound or not.
     seen: Result<String, String>,
     successful: bool,
@@ -71,6 +73,7 @@ impl Reload {
             watch,
             hangup,
             settings: join(&stated, "")?,
+            host: host_name(),
             stated,
             seen: Ok(String::new()),
             successful: true,
@@ -199,7 +202,7 @@ impl Reload {
     #[must_use]
     pub fn labels(&self) -> labels::Settings {
         let node = match self.settings.get("node") {
-            "" => host_name(),
+            "" => self.host.clone(),
             node => node.to_owned(),
         };
         let external = self.settings.get("metadata-external-labels");
@@ -250,7 +253,7 @@ fn join(stated: &Flags, text: &str) -> Result<Settings, String> {
     Settings::join(stated, &Environment::default(), &document)
 }
 
-/// The host's name.
+/// The host's name. Call before the lockdown.
 #[must_use]
 pub fn host_name() -> String {
     let name = rustix::system::uname();

@@ -70,9 +70,14 @@ fn prepare(directory: &Path) -> io::Result<(File, u64)> {
         .mode(0o700)
         .create(directory)?;
     let pending = directory.join(PENDING);
-    if fs::symlink_metadata(&pending).is_ok_and(|found| found.len() > 0) {
-        let seconds = clock::realtime() / 1_000_000_000;
-        fs::rename(&pending, directory.join(format!("{PREFIX}{seconds}.txt")))?;
+    // The last life may have had another uid: its empty file is replaced, not opened.
+    match fs::symlink_metadata(&pending) {
+        Ok(found) if found.len() > 0 => {
+            let seconds = clock::realtime() / 1_000_000_000;
+            fs::rename(&pending, directory.join(format!("{PREFIX}{seconds}.txt")))?;
+        }
+        Ok(_) => fs::remove_file(&pending)?,
+        Err(_) => {}
     }
     let mut reports: Vec<PathBuf> = fs::read_dir(directory)?
         .flatten()
@@ -85,8 +90,7 @@ fn prepare(directory: &Path) -> io::Result<(File, u64)> {
     }
     let file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(pending)?;
     Ok((file, reports.len() as u64))
