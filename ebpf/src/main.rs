@@ -20,7 +20,7 @@ use aya_ebpf::macros::perf_event;
 use aya_ebpf::programs::PerfEventContext;
 use leadsman_ebpf::abi::Counter;
 use leadsman_ebpf::limits::{FRAMES_PER_CALL, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, WALK_CALLS};
-use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
+use leadsman_ebpf::registers::{ALL_KNOWN, Registers, is_behind_syscall, number};
 use leadsman_ebpf::root::{ends_with_call, may_hide_root};
 use leadsman_ebpf::rule::{Kind, Rule};
 use leadsman_ebpf::step::{step, step_frame_pointer};
@@ -37,6 +37,7 @@ const KERNEL_THREAD: u32 = 0x0000_0010 | 0x0000_4000 | 0x0020_0000;
 const USER32_CS: u64 = 0x23;
 /// Indexes into `struct pt_regs` (arch/x86/include/asm/ptrace.h), by DWARF register number.
 const PT_REGS: [usize; 16] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0];
+const PT_REGS_ORIG_AX: usize = 15;
 const PT_REGS_IP: usize = 16;
 const PT_REGS_CS: usize = 17;
 
@@ -115,8 +116,7 @@ pub(crate) fn sample(ctx: PerfEventContext) -> u32 {
         return 0;
     }
     scratch.registers.known = ALL_KNOWN;
-    // A thread inside a system call stands behind the `syscall` instruction, which may end a function.
-    scratch.registers.pc_is_exact = in_user_mode as u32;
+    scratch.registers.pc_is_exact = (in_user_mode || !is_in_system_call(scratch)) as u32;
     scratch.first = scratch.registers;
     // SAFETY: the program array holds `walk`.
     unsafe {
@@ -274,6 +274,15 @@ unsafe fn registers_of_context(data: *const bpf_perf_event_data, registers: &mut
         registers.pc = (&raw const (*data).regs.rip).read_volatile();
         (&raw const (*data).regs.cs).read_volatile()
     }
+}
+
+/// Whether the thread stands behind a `syscall` instruction, which may end a function. One that entered the kernel by a
+/// fault or an interrupt stands before an instruction, and so does one for which the kernel has just set a signal
+/// handler or a new program up.
+#[inline(always)]
+fn is_in_system_call(scratch: &Scratch) -> bool {
+    let number = scratch.saved[PT_REGS_ORIG_AX] as i64;
+    number >= 0 && user_word(scratch.registers.pc.wrapping_sub(8)).is_none_or(is_behind_syscall)
 }
 
 #[inline(always)]
