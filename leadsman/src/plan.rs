@@ -103,7 +103,8 @@ impl Plan {
     fn arguments(&self, role: Role) -> Vec<OsString> {
         let mut arguments = self.settings.arguments(role);
         // A recording's processes end with it, and what they said is seen by who recorded.
-        if !self.front_listens {
+        let reports_crashes = self.settings.get("telemetry-disable-panic-reporting") != "true";
+        if reports_crashes && !self.front_listens {
             let mut option = OsString::from("--crash-directory=");
             option.push(crash_directory(role));
             arguments.push(option);

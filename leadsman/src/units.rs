@@ -18,6 +18,8 @@ mod checks;
 
 /// Where the package's binaries lie.
 const BINARIES: &str = "/usr/lib/leadsman";
+/// A process that says nothing for so long stands still. Each speaks once a second.
+const WATCHDOG_SECONDS: u32 = 30;
 const FIRST_LINE: &str =
     "# Rendered from the description of rights (leadsman/src/units.rs); a test compares it.\n";
 
@@ -143,7 +145,7 @@ fn service_unit(rights: &Rights) -> String {
     let user = rights.user;
     let _infallible = write!(
         text,
-        "Restart=always\nRestartSec=200ms\nRestartPreventExitStatus=2\nTimeoutStopSec=5\nUser={user}\nGroup={user}\n\
+        "Restart=always\nRestartSec=200ms\nRestartPreventExitStatus=2\nWatchdogSec={WATCHDOG_SECONDS}\nTimeoutStopSec=5\nUser={user}\nGroup={user}\n\
          UMask=0077\nMemoryMax={memory}\nTasksMax={tasks}\nOOMScoreAdjust={oom_score}\n{more}"
     );
     if role == Role::Sampler {

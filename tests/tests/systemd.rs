@@ -114,15 +114,32 @@ fn delivered(edge: &str) -> Result<f64> {
     metrics.must(DELIVERED, &[("edge", edge)])
 }
 
+/// Systemd's watchdog, with less patience than the units give it.
+fn one_that_stands_still_is_started_again(booted: &Booted) -> Result<()> {
+    booted.must(&[
+        "sh",
+        "-c",
+        "d=/run/systemd/system/leadsman-viewer.service.d; mkdir -p $d && \
+         printf '[Service]\\nWatchdogSec=8\\n' > $d/watchdog.conf && \
+         systemctl daemon-reload && systemctl restart leadsman-viewer",
+    ])?;
+    let pid = booted.main_pids()?.get("viewer").copied().unwrap_or(0);
+    // Longer than the watchdog waits: it hears from a process that works.
+    std::thread::sleep(Duration::from_secs(12));
+    let same = booted.main_pids()?.get("viewer") == Some(&pid);
+    ensure!(same, "the watchdog killed a viewer that works");
+    booted.must(&["sh", "-c", &format!("kill -STOP {pid}")])?;
+    until("the viewer runs again", Duration::from_secs(40), || {
+        let now = booted.main_pids()?.get("viewer").copied().unwrap_or(0);
+        Ok((now > 0 && now != pid).then_some(()))
+    })
+}
+
 #[test]
 fn the_units_start_recover_and_stop() -> Result<()> {
     let _machine = Machine::lock()?;
     let tree = Tree::open()?;
     tree.install()?;
-    std::fs::create_dir_all(
-        tree.root()
-            .join("etc/systemd/system/leadsman-sampler.service.d"),
-    )?;
     let booted = Booted::start(&tree)?;
     booted.must(&["systemd-sysusers"])?;
     booted.must(&["systemd-tmpfiles", "--create", "leadsman.conf"])?;
@@ -190,6 +207,8 @@ fn the_units_start_recover_and_stop() -> Result<()> {
             );
         }
     }
+
+    one_that_stands_still_is_started_again(&booted)?;
 
     booted.must(&["systemctl", "stop", "leadsman.target"])?;
     until("all units are inactive", Duration::from_secs(20), || {

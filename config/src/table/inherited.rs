@@ -567,17 +567,17 @@ pub(crate) const DEBUGINFO: &[Setting] = &[
 ];
 
 pub(crate) const RUNTIME: &[Setting] = &[
-    telemetry(
+    idle(
         "otlp-address",
         TEXT,
         "",
-        "send traces of Leadsman's own work there",
+        "there are no traces of Leadsman's own work yet; its metrics and logs say how it fares",
     ),
-    telemetry(
+    idle(
         "otlp-exporter",
         Kind::Choice(&["grpc", "http", "stdout"]),
         "grpc",
-        "how to send them",
+        "there are no traces of Leadsman's own work yet",
     ),
     telemetry(
         "analytics-opt-out",

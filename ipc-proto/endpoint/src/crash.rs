@@ -136,9 +136,9 @@ mod tests {
     fn a_report_is_named_at_the_next_start_and_old_ones_go() {
         let root = tempfile::tempdir().expect("a directory");
         let directory = root.path().join("crashes");
-        let (mut file, reports) = prepare(&directory).expect("prepared");
+        let (_, reports) = prepare(&directory).expect("prepared");
         assert_eq!(reports, 0);
-        let (_, reports) = prepare(&directory).expect("an empty one is no crash");
+        let (mut file, reports) = prepare(&directory).expect("an empty one is no crash");
         assert_eq!(reports, 0);
         file.write_all(b"report").expect("written");
         let (_, reports) = prepare(&directory).expect("prepared");
