@@ -46,18 +46,17 @@ impl Booted {
         )?;
         let mut booted = Self { nspawn, leader: 0 };
         let id = booted.nspawn.id();
-        booted.leader = until(
-            "systemd-nspawn starts its init",
-            Duration::from_secs(20),
-            || {
-                let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
-                Ok(children.split_whitespace().find_map(|pid| pid.parse().ok()))
-            },
-        )?;
         until(
             "systemd answers in the container",
             Duration::from_secs(60),
             || {
+                // Its first child is not yet the init, which that one starts before it ends.
+                let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+                let last = children.split_whitespace().next_back();
+                let Some(leader) = last.and_then(|pid| pid.parse().ok()) else {
+                    return Ok(None);
+                };
+                booted.leader = leader;
                 let state = booted.run(&["systemctl", "is-system-running"])?;
                 Ok(matches!(state.text().trim(), "running" | "degraded").then_some(()))
             },
