@@ -74,7 +74,8 @@ impl FromStr for Kind {
 }
 
 /// Whether the store takes compressed messages: tried, and left when it says that it knows no such thing. One compressed
-/// message is smaller than many compressed profiles, whose tables repeat each other.
+/// message is smaller than many compressed profiles, whose tables repeat each other. Whoever sends compressed must accept such
+/// answers: grpc-go gives them unasked, and to take one for a refusal would be to send everything twice.
 #[derive(Debug)]
 struct Compression(AtomicBool);
 

@@ -191,6 +191,7 @@ where
                 frame
             }))
         });
+        let request = answered_as_it_came(request);
         let inner = self.inner.clone();
         Box::pin(async move {
             Ok(match fault {
@@ -218,6 +219,16 @@ where
             })
         })
     }
+}
+
+/// As grpc-go does: whoever sends compressed is answered compressed, whatever it says that it accepts.
+fn answered_as_it_came(mut request: Request<Body>) -> Request<Body> {
+    if let Some(encoding) = request.headers().get("grpc-encoding").cloned() {
+        request
+            .headers_mut()
+            .insert("grpc-accept-encoding", encoding);
+    }
+    request
 }
 
 async fn served<S>(mut inner: S, request: Request<Body>) -> Response<Body>

@@ -113,8 +113,12 @@ impl StandIn {
         let queries =
             QueryServiceServer::new(shared.clone()).max_encoding_message_size(MAX_MESSAGE);
         if !self.options.without_gzip {
-            profiles = profiles.accept_compressed(CompressionEncoding::Gzip);
-            debuginfo = debuginfo.accept_compressed(CompressionEncoding::Gzip);
+            profiles = profiles
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip);
+            debuginfo = debuginfo
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip);
         }
         if let Some(storage) = &shared.signed {
             let listener = TcpListener::bind(storage.address())?;

@@ -82,7 +82,9 @@ async fn export(
 ) -> Result<Response<ExportProfilesServiceResponse>, Status> {
     let mut client = tonic::client::Grpc::new(wire);
     if compress {
-        client = client.send_compressed(CompressionEncoding::Gzip);
+        client = client
+            .send_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Gzip);
     }
     client
         .ready()

@@ -48,7 +48,9 @@ async fn write_raw(
     let call = move |wire, request| async move {
         let mut client = ProfileStoreServiceClient::new(wire);
         if compress {
-            client = client.send_compressed(CompressionEncoding::Gzip);
+            client = client
+                .send_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Gzip);
         }
         client.write_raw(request).await
     };

@@ -48,7 +48,9 @@ async fn push(
     let call = move |wire, request| async move {
         let mut client = PusherServiceClient::new(wire);
         if compress {
-            client = client.send_compressed(CompressionEncoding::Gzip);
+            client = client
+                .send_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Gzip);
         }
         client.push(request).await
     };
