@@ -107,6 +107,14 @@ pub(crate) enum Ended {
     RingTooSmall,
 }
 
+/// Who may end a wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    KernelAndPeers,
+    /// At the end nobody takes what the kernel writes: it would be there at once, each time.
+    Peers,
+}
+
 enum Input {
     Sample(RawSample),
     Sideband(SidebandEvent),
@@ -119,7 +127,7 @@ impl EventLoop {
         // Whoever waits for the first sample learns now that the timers run.
         self.report(monotonic(), false);
         loop {
-            self.wait()?;
+            self.wait(Awaited::KernelAndPeers)?;
             let terminated = self.termination.asked();
             self.drain();
             let now = monotonic();
@@ -159,26 +167,23 @@ impl EventLoop {
         (!is_recording && ring::is_too_small(self.ring_bytes, peak)).then_some(Ended::RingTooSmall)
     }
 
-    fn wait(&mut self) -> Result<(), Errno> {
+    fn wait(&mut self, awaited: Awaited) -> Result<(), Errno> {
         let now = monotonic();
-        let until_window = self
-            .engine
-            .window_end()
-            .map_or(TICK, |end| end.saturating_sub(now));
-        let pause = TICK.min(until_window);
+        let pause = match (awaited, self.engine.window_end()) {
+            (Awaited::KernelAndPeers, Some(end)) => TICK.min(end.saturating_sub(now)),
+            _ => TICK,
+        };
         let timeout = Timespec {
             tv_sec: 0,
             tv_nsec: pause.min(999_999_999) as i64,
         };
-        let mut fds = vec![
-            PollFd::new(&self.records, PollFlags::IN),
-            PollFd::new(&self.termination, PollFlags::IN),
-        ];
-        fds.extend(
-            self.rings
-                .iter()
-                .map(|ring| PollFd::new(ring, PollFlags::IN)),
-        );
+        let mut fds = Vec::new();
+        if awaited == Awaited::KernelAndPeers {
+            fds.push(PollFd::new(&self.records, PollFlags::IN));
+            fds.push(PollFd::new(&self.termination, PollFlags::IN));
+            let rings = self.rings.iter();
+            fds.extend(rings.map(|ring| PollFd::new(ring, PollFlags::IN)));
+        }
         let links = [
             (self.symbolizer.fd(), self.symbolizer.wants_to_send()),
             (self.opener.fd(), self.opener.wants_to_send()),
@@ -414,10 +419,14 @@ impl EventLoop {
             LAST_PATIENCE
         };
         self.engine.end_window(now, true);
+        for timer in &self.timers {
+            // One that goes on costs a little; its samples are of no window.
+            let _no_harm = timer.stop();
+        }
         let deadline = now.saturating_add(patience);
         self.talk(now);
         while !self.symbolizer.is_done() && monotonic() < deadline {
-            self.wait()?;
+            self.wait(Awaited::Peers)?;
             self.talk(monotonic());
         }
         self.symbolizer.give_up(&mut self.engine.account);
