@@ -310,7 +310,8 @@ fn compare(server: &Server, program: &Program, code: &Code, answer: &Answered) -
         compared += 1;
         let right = same_lines(expected, &place.lines)
             || (code.is_go && same_function(expected, &place.lines))
-            || (server.stand_in().is_none() && as_parca_names(&source, expected, &place.lines));
+            || (server.stand_in().is_none()
+                && as_parca_names(&source, code.is_go, expected, &place.lines));
         ensure!(
             right,
             "{:#x} is {expected:?} and the server says {:?}",
@@ -392,7 +393,7 @@ fn same_function(expected: &[HostLine], found: &[Line]) -> bool {
 
 /// Parca v0.28 gives each address the line at which its function starts, or in Go one near it; a function that the compiler
 /// put before others gets none. Of calls inlined into inlined calls it changes the order.
-fn as_parca_names(source: &Source, expected: &[HostLine], found: &[Line]) -> bool {
+fn as_parca_names(source: &Source, is_go: bool, expected: &[HostLine], found: &[Line]) -> bool {
     let (Some(outer), Some(outermost)) = (expected.first(), found.first()) else {
         return false;
     };
@@ -400,7 +401,7 @@ fn as_parca_names(source: &Source, expected: &[HostLine], found: &[Line]) -> boo
     let last_part = name.rsplit('.').next().unwrap_or(name);
     let at_start = outer.file == outermost.file
         && match source.line(&outermost.file, outermost.line) {
-            Ok(text) => text.contains(last_part) || is_go(&outermost.file),
+            Ok(text) => is_go || text.contains(last_part),
             // The standard library's sources need not be here.
             Err(_) => !source.0.contains_key(&outermost.file),
         };
@@ -413,10 +414,6 @@ fn as_parca_names(source: &Source, expected: &[HostLine], found: &[Line]) -> boo
     host.sort_unstable();
     server.sort_unstable();
     same_outermost && host == server && (at_start || (outermost.file == "?" && outermost.line == 0))
-}
-
-fn is_go(file: &str) -> bool {
-    [".go", ".s"].iter().any(|end| file.ends_with(end))
 }
 
 /// Source files, read once.

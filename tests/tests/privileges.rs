@@ -44,6 +44,8 @@ const TABLE: [Rights; 6] = [
             "/proc/kallsyms",
             "/sys/devices/system/cpu/online",
             "/memfd:",
+            // What its BPF maps cost.
+            "OWN FDINFO",
         ],
     },
     Rights {
@@ -155,21 +157,20 @@ fn check(
     }
     for (number, file) in process.open_files()? {
         let name = file.to_string_lossy().into_owned();
-        // What its own memory and its own maps cost, and where its crash report will be written: opened before the lockdown.
-        let of_itself = [
-            format!("/proc/{}/smaps_rollup", process.pid),
-            format!("/proc/{}/fdinfo/", process.pid),
-        ];
-        let own_cost = name == of_itself[0]
-            || (rights.process == "leadsman-sampler" && name.starts_with(&of_itself[1]));
+        // What its own memory costs, and where its crash report will be written: opened before the lockdown.
+        let own_cost = name == format!("/proc/{}/smaps_rollup", process.pid);
         let role = rights.process.trim_start_matches("leadsman-");
         let is_crash_report = name == format!("/var/lib/leadsman/crashes/{role}/pending");
+        let fdinfo = format!("/proc/{}/fdinfo/", process.pid);
         let documented = own_cost
             || is_crash_report
-            || COMMON
-                .iter()
-                .chain(rights.open_files)
-                .any(|start| name.starts_with(if *start == "STORE" { store } else { start }));
+            || COMMON.iter().chain(rights.open_files).any(|start| {
+                name.starts_with(match *start {
+                    "STORE" => store,
+                    "OWN FDINFO" => &fdinfo,
+                    start => start,
+                })
+            });
         if !documented {
             fault(format!("descriptor {number} is {name}"));
         }
