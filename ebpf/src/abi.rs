@@ -1,14 +1,15 @@
 //! Records and map values exchanged by the BPF programs and the sampler: one definition, compiled for both.
 
 use crate::limits::{
-    BLOCK_MAPPINGS, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PROCESS_BLOCKS, SNAPSHOT_BYTES,
+    BLOCK_MAPPINGS, INTERRUPTED_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PROCESS_BLOCKS,
+    SNAPSHOT_BYTES,
 };
 use crate::registers::Registers;
 
 /// Head of each record in the ring buffer. Behind it stand
 /// `kernel_frames` + `user_frames` addresses (u64, leaf first, kernel's first), and, when `snapshot_bytes` is not
-/// zero, a [`Registers`] and that many bytes of the stack, from [`RED_ZONE_BYTES`](crate::limits::RED_ZONE_BYTES) below
-/// its stack pointer upwards.
+/// zero, a [`SnapshotHead`], that many bytes of the stack, from [`RED_ZONE_BYTES`](crate::limits::RED_ZONE_BYTES) below
+/// its stack pointer upwards, and as many of the interrupted stack as the head says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RecordHeader {
@@ -43,17 +44,29 @@ pub struct RecordHeader {
     pub reserved: u8,
 }
 
+/// What stands before the stack of a sample that is finished in user space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SnapshotHead {
+    /// The youngest frame.
+    pub registers: Registers,
+    /// Where the interrupted stack stood: a signal handler may run on a stack of its own.
+    pub interrupted_start: u64,
+    /// Its bytes from there upwards; zero: there is none.
+    pub interrupted_bytes: u64,
+}
+
 /// Bits of a file offset that [`RecordHeader::missing`] leaves out.
 pub const MISSING_SHIFT: u32 = 12;
 
-/// Words behind the header at most: frames, or kernel frames, registers and a snapshot.
+/// Words behind the header at most: frames, or kernel frames and a snapshot.
 pub const RECORD_WORDS: usize = MAX_KERNEL_FRAMES
     + if MAX_USER_FRAMES > SNAPSHOT_WORDS {
         MAX_USER_FRAMES
     } else {
         SNAPSHOT_WORDS
     };
-const SNAPSHOT_WORDS: usize = (size_of::<Registers>() + SNAPSHOT_BYTES) / 8;
+const SNAPSHOT_WORDS: usize = (size_of::<SnapshotHead>() + SNAPSHOT_BYTES + INTERRUPTED_BYTES) / 8;
 
 /// How a pc inside a mapping is unwound.
 pub mod mapping_kind {

@@ -8,6 +8,7 @@ mod emit;
 mod lookup;
 mod maps;
 mod memory;
+mod snapshot;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_perf_event_data;

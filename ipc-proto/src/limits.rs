@@ -1,7 +1,7 @@
 //! Every bound of the protocol.
 
 /// Version that both ends of a link must speak.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// Bytes of a message that travels inside its datagram, header included.
 pub const MAX_INLINE: usize = 64 * 1024;
 /// Bytes of a body in a sealed memfd: a symbolized window of a large machine.
@@ -16,6 +16,8 @@ pub const MAX_FRAMES: usize = 1280;
 pub const MAX_KERNEL_FRAMES: usize = 127;
 /// Bytes of user stack in a snapshot.
 pub const MAX_SNAPSHOT: usize = 16 * 1024;
+/// Bytes of the stack that a signal interrupted, in a snapshot.
+pub const MAX_INTERRUPTED: usize = 8 * 1024;
 /// Stacks of one batch message.
 pub const MAX_STACKS: usize = 4096;
 /// Mappings of one message.

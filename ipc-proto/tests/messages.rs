@@ -126,10 +126,12 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
         list(number()),
         any::<bool>(),
         bytes(),
+        number(),
+        bytes(),
     );
     (place, walk).prop_map(|(place, walk)| {
         let (window, image, tid, thread_name, cgroup) = place;
-        let (stop, kernel, registers, pc_is_exact, stack) = walk;
+        let (stop, kernel, registers, pc_is_exact, stack, interrupted_start, interrupted) = walk;
         Snapshot {
             window,
             image,
@@ -141,6 +143,8 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             registers,
             pc_is_exact,
             stack,
+            interrupted_start,
+            interrupted,
         }
     })
 }

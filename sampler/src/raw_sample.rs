@@ -13,7 +13,9 @@
 use ipc_proto::codec::{DecodeError, Reader, Wire};
 use ipc_proto::ids::ExecutableId;
 use leadsman_ebpf::abi::MISSING_SHIFT;
-use leadsman_ebpf::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SNAPSHOT_BYTES};
+use leadsman_ebpf::limits::{
+    INTERRUPTED_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SNAPSHOT_BYTES,
+};
 use leadsman_ebpf::stop::StopReason;
 
 /// One sample.
@@ -40,7 +42,7 @@ pub(crate) struct RawSample {
     pub(crate) snapshot: Option<RawSnapshot>,
 }
 
-/// The youngest frame's registers and the stack above it.
+/// The youngest frame's registers and the stack above it; see `leadsman_ebpf::abi::SnapshotHead`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RawSnapshot {
     /// By DWARF number, then the pc.
@@ -48,6 +50,9 @@ pub(crate) struct RawSnapshot {
     /// Whether the pc is where execution stood rather than behind a `syscall`.
     pub(crate) pc_is_exact: bool,
     pub(crate) stack: Vec<u8>,
+    /// Where the interrupted stack stands, and its bytes; none when no signal handler runs on another.
+    pub(crate) interrupted_start: u64,
+    pub(crate) interrupted: Vec<u8>,
 }
 
 /// Decodes a record; see `leadsman_ebpf::abi::RecordHeader`.
@@ -84,10 +89,19 @@ pub(crate) fn decode(record: &[u8]) -> Result<RawSample, DecodeError> {
         let registers = words(&mut reader, 17)?;
         let _known = u32::decode(&mut reader)?;
         let pc_is_exact = u32::decode(&mut reader)? != 0;
+        let interrupted_start = u64::decode(&mut reader)?;
+        let interrupted_bytes = u64::decode(&mut reader)?;
+        let interrupted_bytes = bounded(
+            "bytes of the interrupted stack",
+            interrupted_bytes,
+            INTERRUPTED_BYTES,
+        )?;
         Some(RawSnapshot {
             registers,
             pc_is_exact,
             stack: reader.take(snapshot_bytes)?.to_vec(),
+            interrupted_start,
+            interrupted: reader.take(interrupted_bytes)?.to_vec(),
         })
     };
     reader.finish()?;
@@ -112,16 +126,12 @@ pub(crate) fn decode(record: &[u8]) -> Result<RawSample, DecodeError> {
     })
 }
 
-fn bounded(what: &'static str, value: u16, max: usize) -> Result<usize, DecodeError> {
-    let value = usize::from(value);
-    if value > max {
-        Err(DecodeError::OutOfRange {
-            what,
-            value: value as u64,
-        })
-    } else {
-        Ok(value)
-    }
+fn bounded(what: &'static str, value: impl Into<u64>, max: usize) -> Result<usize, DecodeError> {
+    let value = value.into();
+    usize::try_from(value)
+        .ok()
+        .filter(|value| *value <= max)
+        .ok_or(DecodeError::OutOfRange { what, value })
 }
 
 fn words(reader: &mut Reader<'_>, count: usize) -> Result<Vec<u64>, DecodeError> {
@@ -153,7 +163,11 @@ mod tests {
         }
         if stack > 0 {
             bytes.extend_from_slice(&[1; 17 * 8 + 8]);
+            for value in [7, 16u64] {
+                bytes.extend_from_slice(&value.to_le_bytes());
+            }
             bytes.extend(std::iter::repeat_n(9, usize::from(stack)));
+            bytes.extend_from_slice(&[3; 16]);
         }
         bytes
     }
@@ -171,6 +185,10 @@ mod tests {
         assert_eq!(unfinished.missing, (ExecutableId(6), 2 << 12));
         let snapshot = unfinished.snapshot.expect("has one");
         assert_eq!((snapshot.registers.len(), snapshot.stack.len()), (17, 64));
+        assert_eq!(
+            (snapshot.interrupted_start, snapshot.interrupted),
+            (7, vec![3; 16])
+        );
     }
 
     #[test]

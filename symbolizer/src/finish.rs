@@ -67,6 +67,8 @@ pub(crate) fn walk(snapshot: &Snapshot, code: &impl Code) -> Walk {
     let mut stack = SnapshotStack {
         start: registers.rsp().wrapping_sub(RED_ZONE_BYTES as u64),
         bytes: &snapshot.stack.0,
+        interrupted_start: snapshot.interrupted_start,
+        interrupted: &snapshot.interrupted.0,
     };
     let mut entry = Entry::default();
     while walk.frames.len() < MAX_USER_FRAMES {
@@ -171,20 +173,27 @@ fn registers(snapshot: &Snapshot) -> Option<Registers> {
     })
 }
 
-/// The bytes from the red zone below the stack pointer upwards.
+/// The bytes from the red zone below the stack pointer upwards, and those of the stack that a signal interrupted.
 struct SnapshotStack<'a> {
     start: u64,
     bytes: &'a [u8],
+    interrupted_start: u64,
+    interrupted: &'a [u8],
 }
 
 impl Stack for SnapshotStack<'_> {
     fn word(&mut self, address: u64) -> Option<u64> {
-        let offset = usize::try_from(address.checked_sub(self.start)?).ok()?;
-        let word = self.bytes.get(offset..offset.checked_add(8)?)?;
-        Some(u64::from_le_bytes(word.try_into().ok()?))
+        word_of(self.bytes, self.start, address)
+            .or_else(|| word_of(self.interrupted, self.interrupted_start, address))
     }
 
     const UNREADABLE: StopReason = StopReason::SnapshotExhausted;
+}
+
+fn word_of(bytes: &[u8], start: u64, address: u64) -> Option<u64> {
+    let offset = usize::try_from(address.checked_sub(start)?).ok()?;
+    let word = bytes.get(offset..offset.checked_add(8)?)?;
+    Some(u64::from_le_bytes(word.try_into().ok()?))
 }
 
 const _: () = assert!(number::RSP < 16);

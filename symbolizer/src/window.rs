@@ -20,6 +20,14 @@ pub(crate) struct Waiting {
     pub(crate) missing: ExecutableId,
 }
 
+impl Waiting {
+    /// Bytes that it holds.
+    fn bytes(&self) -> usize {
+        let snapshot = &self.snapshot;
+        snapshot.stack.0.len() + snapshot.interrupted.0.len() + size_of::<Self>()
+    }
+}
+
 /// One window.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -124,7 +132,7 @@ impl Windows {
 
     /// Keeps a snapshot until the table of `missing` is there; gives it back when there is no room.
     pub(crate) fn wait(&mut self, waiting: Waiting, now: u64) -> Option<Waiting> {
-        let bytes = waiting.snapshot.stack.0.len() + size_of::<Waiting>();
+        let bytes = waiting.bytes();
         let count: usize = self.open.values().map(|window| window.waiting.len()).sum();
         if count >= MAX_WAITING || self.bytes + bytes > MAX_BYTES {
             return Some(waiting);
@@ -152,7 +160,7 @@ impl Windows {
                 .partition(|waiting| missing.is_none_or(|id| id == waiting.missing));
             window.waiting = keep;
             for waiting in &take {
-                let bytes = waiting.snapshot.stack.0.len() + size_of::<Waiting>();
+                let bytes = waiting.bytes();
                 window.bytes -= bytes;
                 self.bytes -= bytes;
             }

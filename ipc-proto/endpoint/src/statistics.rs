@@ -89,21 +89,29 @@ impl Reporter {
         if let Some(settings) = &mut self.settings {
             settings.poll(now);
         }
-        if self.link.is_none() {
-            self.link = self.connector.poll(now);
-        }
         metrics.extend(self.cost.metrics(last));
-        let Some(link) = &mut self.link else { return };
         metrics.truncate(MAX_METRICS);
         let message = StatisticsMessage::Statistics(Statistics {
             metrics: List(metrics),
             last,
         });
+        if !self.send(&message) {
+            // Whoever collected them has ended and may be there anew.
+            self.link = self.connector.poll(now);
+            self.send(&message);
+        }
+    }
+
+    /// Whether `message` was sent. A link that does not take it is given up.
+    fn send(&mut self, message: &StatisticsMessage) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
         // The hello of the other end waits in the socket; nothing else ever comes.
-        let heard = link.receive();
-        if heard.is_err() || link.send(&message, &[]).is_err() {
+        if link.receive().is_err() || link.send(message, &[]).is_err() {
             self.link = None;
         }
+        self.link.is_some()
     }
 }
 

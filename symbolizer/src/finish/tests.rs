@@ -291,3 +291,37 @@ proptest! {
         }
     }
 }
+
+/// A handler on a stack of its own, interrupted code on another that the snapshot carries too.
+#[test]
+fn a_handler_s_other_stack_leads_to_what_it_interrupted() {
+    const OTHER: u64 = 0x7e11_0000_0000;
+    let process = Process::new(&[
+        (0x1000, rsp(8, 0)),
+        (0x10ff, Rule::SIGNAL),
+        (0x1200, rsp(16, 0)),
+        (0x1300, Rule::END),
+    ]);
+    // The return address into the restorer, whose row begins a byte early; behind it a `struct ucontext` of 5 words, then `sigcontext`: rsp is its
+    // sixteenth word, rip the next.
+    let mut words = vec![TEXT + 0x100];
+    words.extend([0; 5 + 15]);
+    words.extend([OTHER, TEXT + 0x210]);
+    let mut snapshot = snapshot(TEXT + 0x10, 0, &words);
+    let cut = walk(&snapshot, &process);
+    assert_eq!(cut.stop, StopReason::SnapshotExhausted);
+    snapshot.interrupted_start = OTHER;
+    snapshot.interrupted = Bytes(
+        [0, TEXT + 0x305]
+            .iter()
+            .flat_map(|word: &u64| word.to_le_bytes())
+            .collect(),
+    );
+    let whole = walk(&snapshot, &process);
+    assert_eq!(
+        addresses(&whole),
+        // Neither the restorer nor what was interrupted was called.
+        [TEXT + 0x10, TEXT + 0xff, TEXT + 0x210, TEXT + 0x304]
+    );
+    assert_eq!(whole.stop, StopReason::EndOfStack);
+}

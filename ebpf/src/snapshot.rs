@@ -1,0 +1,157 @@
+//! What user space needs to walk a stack that the walker could not: the youngest frame's registers, the top of its stack,
+//! and of the stack that a signal interrupted, when the handler runs on another.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use leadsman_ebpf::abi::SnapshotHead;
+use leadsman_ebpf::limits::{INTERRUPTED_BYTES, MAX_KERNEL_FRAMES, RED_ZONE_BYTES, SNAPSHOT_BYTES};
+
+use crate::maps::{SCRATCH, Scratch};
+use crate::memory::opaque;
+
+const PAGE: u64 = 4096;
+/// Pages of a stack that has all of its room.
+pub(crate) const WHOLE: u64 = SNAPSHOT_BYTES as u64 / PAGE;
+const RED_ZONE: u64 = RED_ZONE_BYTES as u64;
+const STACK: u64 = SNAPSHOT_BYTES as u64 - RED_ZONE;
+const INTERRUPTED: u64 = INTERRUPTED_BYTES as u64;
+
+/// Bytes of a snapshot behind its head.
+#[derive(Default)]
+pub(crate) struct Snapshot {
+    /// Of the stack, its red zone included; zero when nothing could be read.
+    pub(crate) stack: u64,
+    /// Of the interrupted stack.
+    pub(crate) interrupted: u64,
+}
+
+/// Puts a snapshot behind the kernel frames, of each stack at most `pages`.
+#[inline(always)]
+pub(crate) fn take(pages: u64) -> Snapshot {
+    let taken = take_stacks(pages);
+    Snapshot {
+        stack: taken & HALF,
+        interrupted: taken >> 32,
+    }
+}
+
+const HALF: u64 = u32::MAX as u64;
+
+/// [`take`] as a global function, which the verifier checks once: the stack's bytes below those of the interrupted one.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn take_stacks(pages: u64) -> u64 {
+    let Some((scratch, head)) = place() else {
+        return 0;
+    };
+    let pages = opaque(pages);
+    if pages > WHOLE {
+        return 0;
+    }
+    // SAFETY: `head` has room for a head and both stacks behind it.
+    unsafe {
+        let rsp = (*scratch).first.rsp();
+        (*head).registers = (*scratch).first;
+        (*head).interrupted_start = 0;
+        (*head).interrupted_bytes = 0;
+        let red_zone = head.add(1).cast::<u8>();
+        // Zeros where it lies in a page that nobody has touched yet.
+        bpf_probe_read_user(
+            red_zone.cast(),
+            RED_ZONE_BYTES as u32,
+            rsp.wrapping_sub(RED_ZONE) as *const _,
+        );
+        let stack = red_zone.add(RED_ZONE_BYTES);
+        let bytes = read::<STACK>(stack, rsp, pages);
+        if bytes == 0 {
+            return 0;
+        }
+        let start = interrupted_stack(bytes);
+        let mut interrupted = 0;
+        let bytes = opaque(bytes);
+        if start != 0 && bytes <= STACK {
+            interrupted = read::<INTERRUPTED>(stack.add(bytes as usize), start, pages);
+            (*head).interrupted_start = start;
+            (*head).interrupted_bytes = interrupted;
+        }
+        RED_ZONE + bytes | interrupted << 32
+    }
+}
+
+/// The scratch space, and where in its words the head stands.
+#[inline(always)]
+fn place() -> Option<(*mut Scratch, *mut SnapshotHead)> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the map value is this CPU's own, and `words` has more than the most kernel frames.
+    unsafe {
+        let frames = opaque(u64::from((*scratch).header.kernel_frames));
+        if frames > MAX_KERNEL_FRAMES as u64 {
+            return None;
+        }
+        let words = (&raw mut (*scratch).words).cast::<u64>();
+        Some((scratch, words.add(frames as usize).cast()))
+    }
+}
+
+/// Copies a stack from `address` upwards to `to`, at most `pages` and `MOST` bytes; returns the bytes. A read must not run
+/// past the stack's end: fewer pages with each try.
+///
+/// # Safety
+/// `to` has room for `MOST` bytes.
+#[inline(always)]
+unsafe fn read<const MOST: u64>(to: *mut u8, address: u64, mut pages: u64) -> u64 {
+    while pages > 0 {
+        let mut bytes = opaque(pages * PAGE - (address & (PAGE - 1))) & !7;
+        if bytes > MOST {
+            bytes = MOST;
+        }
+        bytes = opaque(bytes);
+        if bytes > MOST {
+            return 0;
+        }
+        // SAFETY: the caller has the room.
+        if unsafe { bpf_probe_read_user(to.cast(), bytes as u32, address as *const _) } == 0 {
+            return bytes;
+        }
+        pages -= 1;
+    }
+    0
+}
+
+/// Words of a signal frame's `sigcontext` (arch/x86/include/uapi/asm/sigcontext.h) from its `rsp` to its selectors, whose
+/// address is 8 modulo 16: the frame's own is what a `call` would leave (`align_sigframe`, arch/x86/kernel/signal.c).
+const RSP_TO_SELECTORS: usize = 3;
+/// `cs` and `ss` of 64-bit user code, `__USER_CS` and `__USER_DS` (arch/x86/include/asm/segment.h), as `sigcontext` has
+/// them; `gs` and `fs` between them are zero.
+const SELECTORS: u64 = 0x002b_0000_0000_0033;
+
+/// The stack pointer of what a signal interrupted, where that is another stack: the one of the first signal frame within
+/// the `bytes` of stack copied, whose own lies outside of them; zero when there is none. A global function, as above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn interrupted_stack(bytes: u64) -> u64 {
+    let Some((scratch, head)) = place() else {
+        return 0;
+    };
+    // SAFETY: behind the head is room for a red zone and a whole stack; the loop stays within it.
+    unsafe {
+        let rsp = (*scratch).first.rsp();
+        let stack = head.add(1).cast::<u8>().add(RED_ZONE_BYTES);
+        let first = opaque(8 - (rsp & 8));
+        let stack = stack.add(first as usize).cast::<u64>();
+        let mut word = RSP_TO_SELECTORS + 1;
+        while word < STACK as usize / 8 - 1 {
+            // Behind what was copied now are the words of an older snapshot.
+            if word as u64 * 8 + first >= bytes {
+                return 0;
+            }
+            if stack.add(word).read() == SELECTORS {
+                let before = stack.add(word - RSP_TO_SELECTORS).read();
+                if before.wrapping_sub(rsp) >= bytes {
+                    return before;
+                }
+            }
+            word += 2;
+        }
+    }
+    0
+}
