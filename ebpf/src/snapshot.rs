@@ -43,16 +43,13 @@ extern "C" fn take_stacks(pages: u64) -> u64 {
     let Some((scratch, head)) = place() else {
         return 0;
     };
-    let pages = opaque(pages);
-    if pages > WHOLE {
-        return 0;
-    }
     // SAFETY: `head` has room for a head and both stacks behind it.
     unsafe {
         let rsp = (*scratch).first.rsp();
         (*head).registers = (*scratch).first;
-        (*head).interrupted_start = 0;
-        (*head).interrupted_bytes = 0;
+        // Volatile: LLVM would call its memset, which older verifiers walk byte by byte.
+        (&raw mut (*head).interrupted_start).write_volatile(0);
+        (&raw mut (*head).interrupted_bytes).write_volatile(0);
         let red_zone = head.add(1).cast::<u8>();
         // Zeros where it lies in a page that nobody has touched yet.
         bpf_probe_read_user(
@@ -98,21 +95,25 @@ fn place() -> Option<(*mut Scratch, *mut SnapshotHead)> {
 /// # Safety
 /// `to` has room for `MOST` bytes.
 #[inline(always)]
-unsafe fn read<const MOST: u64>(to: *mut u8, address: u64, mut pages: u64) -> u64 {
-    while pages > 0 {
-        let mut bytes = opaque(pages * PAGE - (address & (PAGE - 1))) & !7;
-        if bytes > MOST {
-            bytes = MOST;
+unsafe fn read<const MOST: u64>(to: *mut u8, address: u64, pages: u64) -> u64 {
+    // Counted by a constant: old verifiers do not see that an unknown number which is not zero falls to zero.
+    let mut tried = WHOLE;
+    while tried > 0 {
+        if tried <= pages {
+            let mut bytes = opaque(tried * PAGE - (address & (PAGE - 1))) & !7;
+            if bytes > MOST {
+                bytes = MOST;
+            }
+            bytes = opaque(bytes);
+            if bytes > MOST {
+                return 0;
+            }
+            // SAFETY: the caller has the room.
+            if unsafe { bpf_probe_read_user(to.cast(), bytes as u32, address as *const _) } == 0 {
+                return bytes;
+            }
         }
-        bytes = opaque(bytes);
-        if bytes > MOST {
-            return 0;
-        }
-        // SAFETY: the caller has the room.
-        if unsafe { bpf_probe_read_user(to.cast(), bytes as u32, address as *const _) } == 0 {
-            return bytes;
-        }
-        pages -= 1;
+        tried -= 1;
     }
     0
 }
@@ -140,15 +141,15 @@ extern "C" fn interrupted_stack(bytes: u64) -> u64 {
         let stack = stack.add(first as usize).cast::<u64>();
         let mut word = RSP_TO_SELECTORS + 1;
         while word < STACK as usize / 8 - 1 {
-            // Behind what was copied now are the words of an older snapshot.
-            if word as u64 * 8 + first >= bytes {
-                return 0;
-            }
-            if stack.add(word).read() == SELECTORS {
-                let before = stack.add(word - RSP_TO_SELECTORS).read();
-                if before.wrapping_sub(rsp) >= bytes {
-                    return before;
-                }
+            let before = stack.add(word - RSP_TO_SELECTORS).read();
+            // Both are even: halved, their difference has a sign. LLVM must not make a branch of it.
+            let distance = before.wrapping_sub(rsp) >> 1;
+            let is_inside = opaque(distance.wrapping_sub(bytes >> 1)) >> 63;
+            // One branch, which ends the loop: verifiers before 6.x remember each that may be taken, at most 8,192.
+            if (stack.add(word).read() ^ SELECTORS) | is_inside == 0 {
+                // Behind what was copied now are the words of an older snapshot.
+                let is_fresh = word as u64 * 8 + first < bytes;
+                return if is_fresh { before } else { 0 };
             }
             word += 2;
         }
