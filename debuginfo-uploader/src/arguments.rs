@@ -34,6 +34,8 @@ pub(crate) struct Arguments {
     pub(crate) cache: Duration,
     /// `--debuginfo-disable-caching`: not at all.
     pub(crate) caching_disabled: bool,
+    /// `--otlp-*`: where traces of its work go.
+    pub(crate) traces: traces::Settings,
 }
 
 impl Arguments {
@@ -59,6 +61,7 @@ impl Arguments {
             timeout: Duration::from_secs(120),
             cache: Duration::from_secs(300),
             caching_disabled: false,
+            traces: traces::Settings::default(),
         };
         own.common = Common::parse(arguments, |name, parser| {
             match name {
@@ -75,12 +78,17 @@ impl Arguments {
                 "debuginfo-upload-cache-duration" => {
                     own.cache = parser.value()?.parse_with(duration::parse_positive)?;
                 }
-                _ => return own.store.argument(name, parser),
+                _ => {
+                    return Ok(
+                        own.store.argument(name, parser)? || own.traces.argument(name, parser)?
+                    );
+                }
             }
             Ok(true)
         })?;
         own.store.take_token(token)?;
         own.store.check()?;
+        own.traces.way()?;
         Ok(own)
     }
 

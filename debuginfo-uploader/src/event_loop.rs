@@ -18,6 +18,7 @@ use ipc_proto::ids::BuildId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use thiserror::Error;
+use traces::Traces;
 
 use crate::ROLE;
 use crate::engine::{Engine, Then};
@@ -98,6 +99,8 @@ pub(crate) struct EventLoop {
     clients: Vec<Client>,
     violations: BTreeMap<&'static str, u64>,
     log: OutcomeLog,
+    /// What sends traces, where somebody asked for them.
+    traces: Option<Traces>,
 }
 
 impl EventLoop {
@@ -121,7 +124,13 @@ impl EventLoop {
             clients: Vec::new(),
             violations: BTreeMap::new(),
             log: OutcomeLog::default(),
+            traces: None,
         }
+    }
+
+    /// Uploads are traced.
+    pub(crate) fn with_traces(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Runs until the process is asked to end.
@@ -291,7 +300,8 @@ impl EventLoop {
 
     fn report(&mut self, now: u64, last: bool) {
         let context = self.uploads.as_ref().map(|(context, _)| &**context);
-        let metrics = metrics(&self.engine, context, &self.violations);
+        let mut metrics = metrics(&self.engine, context, &self.violations);
+        metrics.extend(self.traces.iter().flat_map(Traces::metrics));
         self.reporter.report(now, metrics, last);
     }
 }

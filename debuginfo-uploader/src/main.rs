@@ -27,6 +27,7 @@ use ipc_endpoint::statistics::Reporter;
 use ipc_proto::hello::Role;
 use remote_store::RemoteStore;
 use remote_store::settings::TOKEN_VARIABLE;
+use traces::Prepared;
 
 use crate::arguments::Arguments;
 use crate::engine::{Engine, Rules};
@@ -65,14 +66,20 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = wanted.then(uploads::runtime).transpose()?;
     let context = runtime.as_ref().map(|runtime| context(arguments, runtime));
     let context = context.transpose()?;
+    let traces = match wanted {
+        true => traces::prepare(&arguments.traces, ROLE)?,
+        false => None,
+    };
     let mut plan = Plan::default();
     if wanted {
         plan.write.push(arguments.temporary_directory.clone());
         arguments.store.allow(&mut plan);
+        arguments.traces.allow(&mut plan);
         // Signed URLs lead to whatever port the storage has.
         plan.connect_anywhere = true;
     }
     lockdown::enter(ROLE, &plan)?;
+    let traces = traces.map(Prepared::start).transpose()?;
     let context = context.map(Arc::new);
     let uploads = context
         .as_ref()
@@ -95,6 +102,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         reporter,
         termination,
     )
+    .with_traces(traces)
     .run()?;
     Ok(())
 }

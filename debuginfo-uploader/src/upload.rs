@@ -13,6 +13,7 @@ use remote_store::verdict::code_name;
 use remote_store::{CallError, RemoteStore, Verdict, Wire};
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Status};
+use traces::Work;
 
 use crate::chunks::Chunks;
 use crate::outcome::{Again, Outcome};
@@ -98,6 +99,21 @@ impl Context {
 
     /// Uploads an executable, or its debug file.
     pub(crate) async fn upload(&self, files: Files) -> Outcome {
+        let upload = Work::begin("upload");
+        upload.note("leadsman.build_id", files.build_id.clone());
+        let outcome = upload.of(self.outcome(files)).await;
+        match &outcome {
+            Outcome::Failed { text, .. } | Outcome::Unfit { text, .. } => upload.fail(text),
+            Outcome::Uploaded { .. }
+            | Outcome::Exists
+            | Outcome::InProgress
+            | Outcome::NotNeeded(_) => {}
+        }
+        upload.note("leadsman.result", outcome.names().0);
+        outcome
+    }
+
+    async fn outcome(&self, files: Files) -> Outcome {
         match self.steps(files).await {
             Ok(outcome) | Err(Stop::Outcome(outcome)) => outcome,
             Err(Stop::Call(step, error)) => Outcome::Failed {
@@ -242,9 +258,11 @@ impl Context {
         let _one_at_a_time = self.preparing.acquire().await;
         let temporary = Arc::clone(&self.temporary);
         let start = Instant::now();
+        let work = Work::begin("prepare");
         let prepare = move || chosen.prepare(options, || temporary.file());
         let result = tokio::task::spawn_blocking(prepare).await;
         self.tally.prepared(start.elapsed());
+        drop(work);
         let prepared = match result {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(fault)) => return Err(unfit(&fault)),
@@ -268,8 +286,10 @@ impl Context {
         match instructions.upload_strategy() {
             UploadStrategy::Grpc => self.stream(instructions, chunks, size).await,
             UploadStrategy::SignedUrl => {
+                let work = Work::begin("PUT");
                 let put = signed_url::put(&self.https, &instructions.signed_url, chunks, size);
                 put.await.map_err(|error| {
+                    work.fail(&error);
                     failed("transfer", error.name(), error.again(), error.to_string())
                 })
             }
@@ -293,16 +313,15 @@ impl Context {
         };
         let broken = chunks.broken();
         let mut client = DebuginfoServiceClient::new(self.store.wire());
-        let start = Instant::now();
         let call = client.upload(Request::new(chunks.requests(info)));
         // The file ends early: the call is cancelled, so that the store does not take what it has for all of it.
-        let result = tokio::select! {
-            result = call => result,
-            () = broken.notified() => Err(Status::data_loss("the file became shorter while it was sent")),
+        let call = async {
+            tokio::select! {
+                result = call => result,
+                () = broken.notified() => Err(Status::data_loss("the file became shorter while it was sent")),
+            }
         };
-        self.store
-            .note("Upload", result.as_ref().err(), start.elapsed());
-        let answer = result.map_err(|status| {
+        let answer = self.store.attempt("Upload", call).await.map_err(|status| {
             // Whatever became of this upload: the next one begins with a question.
             let again = match Verdict::of(&status) {
                 Verdict::Later => Again::Later,

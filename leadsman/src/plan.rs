@@ -28,6 +28,8 @@ pub(crate) struct Process {
     pub(crate) arguments: Vec<OsString>,
     /// Whether it may reach the remote store.
     pub(crate) store: bool,
+    /// Whether it writes traces to standard output.
+    pub(crate) prints_traces: bool,
     /// Its environment.
     pub(crate) environment: Vec<(&'static str, OsString)>,
 }
@@ -69,6 +71,7 @@ impl Plan {
             user: *user,
             arguments: self.arguments(*role),
             store: self.reaches_store(*role),
+            prints_traces: speaks(*role) && self.settings.get("otlp-exporter") == "stdout",
             environment: environment(&self.settings, *role),
         };
         self.users.iter().map(process).collect()
@@ -80,9 +83,10 @@ impl Plan {
     }
 
     fn reaches_store(&self, role: Role) -> bool {
-        let asks_kubernetes =
-            role == Role::Shipper && !self.settings.get("kubernetes-api-server").is_empty();
-        (asks_kubernetes || !self.settings.get("remote-store-address").is_empty())
+        let stated = |name| !self.settings.get(name).is_empty();
+        // The debuginfo-uploader has nothing to do without a store, nor anything to trace.
+        let of_shipper = stated("kubernetes-api-server") || stated("otlp-address");
+        (stated("remote-store-address") || role == Role::Shipper && of_shipper)
             && rights::of(role).is_some_and(|rights| rights.network == Network::Store)
     }
 
@@ -133,10 +137,14 @@ impl Plan {
 /// Secrets, which must not be seen among a process's arguments: for those who speak to the store.
 pub(crate) fn environment(settings: &Settings, role: Role) -> Vec<(&'static str, OsString)> {
     let token = settings.get("remote-store-bearer-token");
-    let speaks = matches!(role, Role::Shipper | Role::DebuginfoUploader);
-    if speaks && !token.is_empty() {
+    if speaks(role) && !token.is_empty() {
         vec![(config::environment::TOKEN, token.into())]
     } else {
         Vec::new()
     }
+}
+
+/// Whether it speaks to the store.
+fn speaks(role: Role) -> bool {
+    matches!(role, Role::Shipper | Role::DebuginfoUploader)
 }

@@ -58,7 +58,10 @@ pub(crate) fn command(process: &Process, inheritance: &Inheritance<'_>) -> io::R
         .env("LISTEN_FDNAMES", names.join(":"))
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::null());
+        .stdout(match process.prints_traces {
+            true => Stdio::inherit(),
+            false => Stdio::null(),
+        });
     let mappings = (FIRST..)
         .zip(passed)
         .map(|(child_fd, (_, parent_fd))| FdMapping {

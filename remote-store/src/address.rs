@@ -1,12 +1,16 @@
 //! Where a store is: `HOST:PORT`, as gRPC clients take it. Looks nothing up.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use ipc_endpoint::lockdown::Plan;
 use thiserror::Error;
 
 /// Port of an address without one.
 const DEFAULT_PORT: u16 = 443;
+/// Where names are looked up; large answers come by TCP.
+const DNS_PORT: u16 = 53;
 
 /// A host, by name or number, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +42,12 @@ impl Address {
     pub fn port(&self) -> u16 {
         self.port
     }
-}
 
-impl FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
+    /// Reads `HOST:PORT`, or `HOST` for its `default_port`.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn parse(text: &str, default_port: u16) -> Result<Self, AddressError> {
         let malformed = || AddressError::Malformed(text.to_owned());
         // gRPC's way to name its own resolver.
         let rest = text
@@ -63,7 +67,7 @@ impl FromStr for Address {
         };
         let port = match port.strip_prefix(':') {
             Some(digits) => digits.parse().map_err(|_no_number| malformed())?,
-            None if port.is_empty() => DEFAULT_PORT,
+            None if port.is_empty() => default_port,
             None => return Err(malformed()),
         };
         // RFC 1123 names and dotted numbers; `_` is met in service discovery.
@@ -72,6 +76,25 @@ impl FromStr for Address {
         (fits && port != 0)
             .then_some(Self { host, port })
             .ok_or_else(malformed)
+    }
+
+    /// Adds what the way there needs after the lockdown: its port, names' resolution.
+    pub fn allow(&self, plan: &mut Plan) {
+        plan.connect.extend([self.port, DNS_PORT]);
+        // resolv.conf, hosts and nsswitch.conf are replaced as whole files, which only their directory outlives;
+        // resolv.conf is often a link.
+        plan.read.push(PathBuf::from("/etc"));
+        let linked = std::fs::canonicalize("/etc/resolv.conf").ok();
+        plan.read
+            .extend(linked.as_deref().and_then(Path::parent).map(PathBuf::from));
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        Self::parse(text, DEFAULT_PORT)
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use crate::credentials::Token;
+use crate::span;
 
 /// A channel that adds headers: what generated clients are made with.
 #[derive(Clone)]
@@ -60,7 +61,9 @@ impl Service<Request<Body>> for Wire {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let path = request.uri().path().to_owned();
         let added = request.headers_mut();
+        span::send(&path, added);
         for (name, value) in self.headers.iter() {
             added.append(name, value.clone());
         }

@@ -1,5 +1,5 @@
 //! The way to a remote store: its settings, the channel to it (TLS, token, headers, keep-alive), calls with retries under one
-//! time limit, and what became of them. What is sent, and what happens to it when it can't be sent, is the caller's.
+//! time limit, what became of them, and their spans. What is sent, and what happens to it when it can't be sent, is the caller's.
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -10,6 +10,7 @@ pub mod generated;
 mod headers;
 mod metrics;
 pub mod settings;
+mod span;
 mod store;
 mod tls;
 pub mod verdict;

@@ -15,8 +15,6 @@ use crate::credentials::Secret;
 /// Environment variable that holds the bearer token.
 pub const TOKEN_VARIABLE: &str = "PARCA_BEARER_TOKEN";
 
-/// Large answers come by TCP.
-const DNS_PORT: u16 = 53;
 /// Headers at most.
 const MAX_HEADERS: usize = 64;
 
@@ -156,21 +154,14 @@ impl Settings {
     /// Adds what the way to the store needs after the lockdown: its port, names' resolution, the token's file.
     pub fn allow(&self, plan: &mut Plan) {
         let Some(address) = &self.address else { return };
-        plan.connect.extend([address.port(), DNS_PORT]);
-        // resolv.conf, hosts and nsswitch.conf are replaced as whole files, which only their directory outlives;
-        // resolv.conf is often a link.
-        let mut files = vec![PathBuf::from("/etc")];
-        files.extend(std::fs::canonicalize("/etc/resolv.conf").ok());
+        address.allow(plan);
         if let Some(token) = &self.bearer_token_file {
-            files.push(token.clone());
-            files.extend(std::fs::canonicalize(token).ok());
+            // It may be a link, and be replaced: its directories.
+            let files = [Some(token.clone()), std::fs::canonicalize(token).ok()];
+            let directories = files.iter().flatten().filter_map(|file| file.parent());
+            let directories = directories.filter(|directory| directory.is_dir());
+            plan.read.extend(directories.map(PathBuf::from));
         }
-        let directories = files.iter().filter_map(|file| match file.is_dir() {
-            true => Some(file.as_path()),
-            false => file.parent(),
-        });
-        let directories = directories.filter(|directory| directory.is_dir());
-        plan.read.extend(directories.map(PathBuf::from));
     }
 }
 

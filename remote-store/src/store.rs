@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use opentelemetry::trace::FutureExt as _;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tonic::transport::Endpoint;
@@ -21,6 +22,7 @@ use crate::credentials::{Token, TokenError};
 use crate::headers::Wire;
 use crate::metrics::CallMetrics;
 use crate::settings::Settings;
+use crate::span::Call;
 use crate::tls::{self, TlsError};
 use crate::verdict::{Verdict, code_name};
 
@@ -175,8 +177,7 @@ impl RemoteStore {
         })
     }
 
-    /// For generated clients: streams, and whatever is not to be tried again. Say what became of it by
-    /// [`Self::note`].
+    /// For generated clients: streams, and whatever is not to be tried again, by [`Self::attempt`].
     #[must_use]
     pub fn wire(&self) -> Wire {
         let wire = self.line.wire.lock();
@@ -268,11 +269,10 @@ impl RemoteStore {
         let attempt = service_fn(|message: M| {
             let (store, send) = (self.clone(), send.clone());
             async move {
-                let start = Instant::now();
                 let unanswered = Unanswered(&store);
-                let result = send(store.wire(), Request::new(message)).await;
+                let call = send(store.wire(), Request::new(message));
+                let result = store.attempt(method, call).await;
                 std::mem::forget(unanswered);
-                store.note(method, result.as_ref().err(), start.elapsed());
                 result.map(Response::into_inner)
             }
         });
@@ -291,9 +291,22 @@ impl RemoteStore {
             .map_err(|error| failure(error, limit))
     }
 
-    /// Counts an attempt, and logs it where that is asked for.
-    pub fn note(&self, method: &'static str, error: Option<&Status>, took: Duration) {
-        let code = error.map_or(Code::Ok, Status::code);
+    /// Makes one attempt of a call on [`Self::wire`]: within a span that the store is told of, counted, and logged where
+    /// that is asked for.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn attempt<R>(
+        &self,
+        method: &'static str,
+        call: impl Future<Output = Result<Response<R>, Status>>,
+    ) -> Result<Response<R>, Status> {
+        let start = Instant::now();
+        let span = Call::begin(method, &self.address);
+        let result = call.with_context(span.context()).await;
+        let error = result.as_ref().err();
+        span.end(error);
+        let (code, took) = (error.map_or(Code::Ok, Status::code), start.elapsed());
         self.metrics.count(method, code, took);
         if self.settings.rpc_logging {
             let text = error.map(explain).unwrap_or_default();
@@ -303,6 +316,7 @@ impl RemoteStore {
                 code_name(code)
             );
         }
+        result
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Arguments {
     pub kubernetes_token: Option<PathBuf>,
     /// `--remote-store-...`.
     pub remote: RemoteArguments,
+    /// `--otlp-*`: where traces of its work go.
+    pub traces: traces::Settings,
 }
 
 impl Arguments {
@@ -66,7 +68,7 @@ impl Arguments {
         let (mut command_line, mut runtime_socket) = (false, None);
         let (mut kubernetes_server, mut kubernetes_authority, mut kubernetes_token) =
             (None, None, None);
-        let mut remote = RemoteArguments::default();
+        let (mut remote, mut traces) = (RemoteArguments::default(), traces::Settings::default());
         let common = Common::parse(arguments, |name, parser: &mut Parser| {
             match name {
                 "local-store-directory" => store_directory = Some(PathBuf::from(parser.value()?)),
@@ -96,7 +98,7 @@ impl Arguments {
                 }
                 "kubernetes-ca-file" => kubernetes_authority = some_path(parser.value()?),
                 "kubernetes-token-file" => kubernetes_token = some_path(parser.value()?),
-                _ => return remote.argument(name, parser),
+                _ => return Ok(remote.argument(name, parser)? || traces.argument(name, parser)?),
             }
             Ok(true)
         })?;
@@ -106,6 +108,7 @@ impl Arguments {
             );
         }
         remote.settings.check()?;
+        traces.way()?;
         Ok(Self {
             common,
             store_directory: store_directory
@@ -125,6 +128,7 @@ impl Arguments {
             kubernetes_authority,
             kubernetes_token,
             remote,
+            traces,
         })
     }
 }

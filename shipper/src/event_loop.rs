@@ -17,6 +17,7 @@ use ipc_proto::symbolized::{ShipperMessage, SymbolizedBatch, SymbolizedMessage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::time::ClockId;
+use traces::{Traces, Work};
 
 use crate::engine::{Action, Engine};
 use crate::labels::{Labelled, Labeller};
@@ -24,6 +25,7 @@ use crate::metrics::{metrics, remote_metrics};
 use crate::reload::Reload;
 use crate::remote::runtime::{Remote, Submission};
 use crate::store::LocalStore;
+use crate::window_span::WindowSpans;
 
 /// Links at once: the symbolizer's, and the one of its successor.
 const MAX_LINKS: usize = 2;
@@ -59,6 +61,9 @@ pub struct EventLoop {
     pub reload: Option<Reload>,
     /// Who tells the others of it.
     pub publisher: Option<Publisher>,
+    windows: WindowSpans,
+    /// What sends traces, where somebody asked for them; it ends behind the last window.
+    pub traces: Option<Traces>,
     clients: Vec<Client>,
     violations: BTreeMap<&'static str, u64>,
     /// How long writing into the store took.
@@ -89,6 +94,8 @@ impl EventLoop {
             remote: None,
             reload: None,
             publisher: None,
+            traces: None,
+            windows: WindowSpans::default(),
             refused: 0,
             clients: Vec::new(),
             violations: BTreeMap::new(),
@@ -100,6 +107,12 @@ impl EventLoop {
     #[must_use]
     pub fn with_remote(self, remote: Option<Remote>) -> Self {
         Self { remote, ..self }
+    }
+
+    /// Windows are traced.
+    #[must_use]
+    pub fn with_traces(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Settings follow the configuration file.
@@ -162,6 +175,7 @@ impl EventLoop {
                     &self.writing,
                 );
                 metrics.extend(self.reload.iter().flat_map(Reload::metrics));
+                metrics.extend(self.traces.iter().flat_map(Traces::metrics));
                 if let Some(remote) = &self.remote {
                     metrics.extend(remote_metrics(remote, self.refused));
                 }
@@ -232,17 +246,24 @@ impl EventLoop {
                 return Err(ipc_endpoint::link::Violation::Descriptors(received.fds.len()).into());
             }
             let SymbolizedMessage::Batch(batch) = received.message;
+            let window = self.windows.begin(&batch);
+            let labels = window.part("labels");
             let labelled = self.labeller.label(&batch, monotonic());
+            drop(labels);
+            let profile = window.part("profile");
             let action = labelled.and_then(|labelled| {
                 let action = self.engine.on_batch(&batch, &labelled)?;
                 Ok((action, labelled))
             });
+            drop(profile);
             match action {
                 Ok((action, labelled)) => {
                     self.act(client, action);
                     self.submit(client, batch, labelled);
                 }
                 Err(fault) => {
+                    window.fail(&fault);
+                    self.windows.end(batch.start, batch.window.0);
                     log::warn!("the symbolizer sent a batch that {fault}: its link is closed");
                     *self.violations.entry("batch").or_default() += 1;
                     return Err(LinkError::Closed);
@@ -254,12 +275,22 @@ impl EventLoop {
 
     /// Hands a window on to the remote store's thread.
     fn submit(&mut self, client: &mut Client, batch: SymbolizedBatch, labelled: Labelled) {
-        let Some(remote) = &self.remote else { return };
-        if let Err(refused) = remote.submit(Submission { batch, labelled }) {
+        let (start, window) = (batch.start, batch.window.0);
+        let Some(remote) = &self.remote else {
+            self.windows.end(start, window);
+            return;
+        };
+        let span = self.windows.get(start, window).map(Work::span_context);
+        if let Err(refused) = remote.submit(Submission {
+            batch,
+            labelled,
+            span,
+        }) {
+            self.windows.end(start, window);
             let batch = refused.batch;
             let samples = batch.samples.0.iter().map(|sample| sample.count);
             self.refused = samples.fold(self.refused, u64::saturating_add);
-            if let Some(action) = self.engine.on_settled(batch.start, batch.window.0) {
+            if let Some(action) = self.engine.on_settled(start, window) {
                 self.act(client, action);
             }
         }
@@ -269,6 +300,7 @@ impl EventLoop {
     fn settle(&mut self) {
         let Some(remote) = &self.remote else { return };
         for (start, window) in remote.take_settled() {
+            self.windows.end(start, window);
             if let Some(Action::Acknowledge(taken)) = self.engine.on_settled(start, window) {
                 for client in &mut self.clients {
                     client.acknowledgements.push_back(taken.clone());
@@ -288,11 +320,17 @@ impl EventLoop {
         match action {
             Action::Store(outgoing) => {
                 let now_millis = nanoseconds(ClockId::Realtime) / 1_000_000;
+                let window = self.windows.get(outgoing.start_nanos, outgoing.window.0);
+                let span = window.map(|window| window.part("store"));
                 let begun = Instant::now();
                 let result = self
                     .store
                     .write(outgoing.start, &outgoing.profile, now_millis);
                 self.writing.observe(begun.elapsed());
+                if let (Some(span), Err(error)) = (&span, &result) {
+                    span.fail(error);
+                }
+                drop(span);
                 for action in self.engine.on_stored(&outgoing, result) {
                     self.act(client, action);
                 }

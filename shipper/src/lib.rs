@@ -13,3 +13,4 @@ pub mod reload;
 pub mod remote;
 pub mod store;
 mod whole_file;
+mod window_span;

@@ -21,6 +21,7 @@ use leadsman_shipper::labels::{self, Labeller, Settings, Sources};
 use leadsman_shipper::reload::{Reload, host_name};
 use leadsman_shipper::remote::runtime::Remote;
 use leadsman_shipper::store::LocalStore;
+use traces::Prepared;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -157,6 +158,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let store = LocalStore::open(&arguments.store_directory, arguments.retention)?;
     let tree = tree();
     let prepared = arguments.remote.prepare()?;
+    let traces = traces::prepare(&arguments.traces, Role::Shipper)?;
     let mut engine = Engine::default();
     let mut plan = Plan {
         read: readable(arguments, tree.as_ref()),
@@ -169,12 +171,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         plan.write.extend(arguments.remote.spool_directory.clone());
         arguments.remote.settings.allow(&mut plan);
     }
+    arguments.traces.allow(&mut plan);
     // The API's port, where Kubernetes is asked; a pod is told its address as numbers, so no name server is.
     let api = arguments.kubernetes_server.as_deref();
     plan.connect.extend(api.and_then(Access::port));
     lockdown::enter(Role::Shipper, &plan)?;
     // Threads that ran before it would keep their rights.
     let labeller = Labeller::new(settings(arguments), sources(arguments, tree)?);
+    let traces = traces.map(Prepared::start).transpose()?;
     let remote = prepared.map(Remote::start).transpose()?;
     EventLoop::new(
         listener,
@@ -186,6 +190,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         termination,
     )
     .with_remote(remote)
+    .with_traces(traces)
     .with_settings(reload, publisher)
     .run()?;
     Ok(())

@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod certificates;
 pub mod cgroup;
 pub mod chain;
+pub mod collector;
 pub mod compose;
 pub mod credentials;
 pub mod docker;

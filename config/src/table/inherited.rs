@@ -567,18 +567,20 @@ pub(crate) const DEBUGINFO: &[Setting] = &[
 ];
 
 pub(crate) const RUNTIME: &[Setting] = &[
-    idle(
+    telemetry(
         "otlp-address",
         TEXT,
         "",
-        "there are no traces of Leadsman's own work yet; its metrics and logs say how it fares",
-    ),
-    idle(
+        "send traces of Leadsman's own work to the collector at HOST:PORT, without TLS",
+    )
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
+    telemetry(
         "otlp-exporter",
         Kind::Choice(&["grpc", "http", "stdout"]),
         "grpc",
-        "there are no traces of Leadsman's own work yet",
-    ),
+        "how: OTLP by gRPC or HTTP, or JSON lines on standard output, which needs no address",
+    )
+    .to(&[Role::Shipper, Role::DebuginfoUploader]),
     telemetry(
         "analytics-opt-out",
         BOOL,

@@ -1,6 +1,7 @@
 //! The way to the remote store: profiles by label set, the spool, when to send what.
 
 pub mod engine;
+mod links;
 pub mod parcel;
 pub mod protocol;
 pub mod runtime;

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use ipc_endpoint::clock::nanoseconds;
 use ipc_proto::symbolized::SymbolizedBatch;
+use opentelemetry::trace::SpanContext;
 use remote_store::{CallError, CallMetrics, RemoteStore};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::ClockId;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::engine::{Account, Engine, Note, Outgoing, Refusal, Shelf, Window};
+use super::links::Links;
 use super::parcel;
 use super::protocol::Protocol;
 use super::series::{self, Style};
@@ -40,6 +42,8 @@ pub struct Submission {
     pub batch: SymbolizedBatch,
     /// Its labels.
     pub labelled: Labelled,
+    /// Its span: what is made of it links there.
+    pub span: Option<SpanContext>,
 }
 
 /// Everything the thread needs, made while files may still be opened.
@@ -118,6 +122,7 @@ impl Remote {
             spool,
             engine,
             style,
+            links: Links::default(),
             began: Instant::now(),
             settled: sender,
             wake: Arc::clone(&wake),
@@ -195,6 +200,7 @@ struct Worker {
     spool: Spool,
     engine: Engine,
     style: Style,
+    links: Links,
     began: Instant,
     settled: std::sync::mpsc::Sender<Window>,
     wake: Arc<OwnedFd>,
@@ -251,8 +257,13 @@ impl Worker {
     }
 
     fn take(&mut self, submission: &Submission) {
-        let Submission { batch, labelled } = submission;
+        let Submission {
+            batch,
+            labelled,
+            span,
+        } = submission;
         let window = (batch.start, batch.window.0);
+        self.links.add(window, span.clone());
         match series::build(batch, labelled, self.style) {
             Ok(series) => {
                 let parcels = parcel::pack(batch.start, batch.window.0, series, PARCEL_BYTES);
@@ -267,9 +278,14 @@ impl Worker {
     fn send(&self, outgoing: Outgoing) -> Flight {
         let (store, protocol) = (self.store.clone(), Arc::clone(&self.protocol));
         let limit = store.settings().unary_timeout;
+        let write = self.links.write(&outgoing);
         Box::pin(async move {
             let parcels: Vec<_> = outgoing.parcels.into_iter().map(|(_, one)| one).collect();
-            protocol.send(&store, &parcels, limit).await
+            let answer = write.of(protocol.send(&store, &parcels, limit)).await;
+            if let Err(error) = &answer {
+                write.fail(error);
+            }
+            answer
         })
     }
 
