@@ -112,11 +112,12 @@ impl KubernetesApi {
         });
     }
 
-    /// Forgets all versions so far, as etcd's compaction does.
+    /// Forgets all versions so far, as etcd's compaction does; also the newest, so that a watch
+    /// that has seen everything is told so as well.
     pub fn compact(&self) {
         self.change(|state| {
-            state.compacted = state.version;
             state.version += 1;
+            state.compacted = state.version;
             state.events.clear();
         });
     }
