@@ -218,6 +218,9 @@ pub(crate) struct Launch {
     pub(crate) uid: u32,
     #[arg(long)]
     pub(crate) gid: u32,
+    /// A supplementary group
+    #[arg(long = "group", value_name = "GID")]
+    pub(crate) groups: Vec<u32>,
     /// A remote store is configured
     #[arg(long)]
     pub(crate) store: bool,

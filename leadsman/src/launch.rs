@@ -8,8 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use ipc_endpoint::confine::{self, Identity};
+use ipc_endpoint::logger;
 use ipc_endpoint::rights::{self, Machine};
-use ipc_endpoint::{confine, logger};
 use ipc_proto::hello::Role;
 
 use crate::cli::Launch;
@@ -49,7 +50,12 @@ pub(crate) fn run(launch: &Launch) -> Result<ExitCode, Failure> {
         let _as_good_as_it_gets = rustix::process::setpriority_process(None, SAMPLER_NICENESS);
     }
     let machine = Machine::read();
-    let shortfalls = confine::enter(rights, &machine, launch.uid, launch.gid, launch.store)
+    let identity = Identity {
+        uid: launch.uid,
+        gid: launch.gid,
+        groups: launch.groups.clone(),
+    };
+    let shortfalls = confine::enter(rights, &machine, &identity, launch.store)
         .map_err(|error| failed(&error))?;
     for shortfall in shortfalls {
         log::warn!("{shortfall}");

@@ -1,6 +1,7 @@
 //! What to start: which processes, as whom, with which arguments.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use config::Settings;
@@ -24,6 +25,8 @@ pub(crate) struct Process {
     pub(crate) role: Role,
     /// As whom.
     pub(crate) user: User,
+    /// In which groups besides.
+    pub(crate) groups: Vec<u32>,
     /// Its arguments.
     pub(crate) arguments: Vec<OsString>,
     /// Whether it may reach the remote store.
@@ -69,6 +72,7 @@ impl Plan {
         let process = |(role, user): &(Role, User)| Process {
             role: *role,
             user: *user,
+            groups: self.groups(*role),
             arguments: self.arguments(*role),
             store: self.reaches_store(*role),
             prints_traces: speaks(*role) && self.settings.get("otlp-exporter") == "stdout",
@@ -88,6 +92,18 @@ impl Plan {
         let of_shipper = stated("kubernetes-api-server") || stated("otlp-address");
         (stated("remote-store-address") || role == Role::Shipper && of_shipper)
             && rights::of(role).is_some_and(|rights| rights.network == Network::Store)
+    }
+
+    /// The group of the container runtime's socket, which is how Docker lets others than root in. Who names the socket
+    /// wants it asked.
+    fn groups(&self, role: Role) -> Vec<u32> {
+        let socket = self.settings.get("metadata-container-runtime-socket-path");
+        if role != Role::Shipper || socket.is_empty() {
+            return Vec::new();
+        }
+        // Where it is not there yet the shipper says so; a restart of the shipper looks again.
+        let group = std::fs::metadata(socket).ok().map(|found| found.gid());
+        group.into_iter().collect()
     }
 
     /// What the shipper, which owns the file, is told of it.

@@ -49,6 +49,7 @@ pub(crate) fn command(process: &Process, inheritance: &Inheritance<'_>) -> io::R
         .arg(process.role.name())
         .arg(format!("--uid={}", process.user.uid))
         .arg(format!("--gid={}", process.user.gid))
+        .args(process.groups.iter().map(|gid| format!("--group={gid}")))
         .args(process.store.then_some("--store"))
         .arg("--")
         .args(&process.arguments)

@@ -223,13 +223,21 @@ fn network(network: Network) -> &'static str {
 /// For the processes that reach the remote store, where one is configured: the system calls are those of
 /// `rights::syscalls::STORE`.
 const STORE: &str = "\
-# For: a remote store. Copy it to /etc/systemd/system/leadsman-shipper.service.d/ and
+# For: a remote store, or a collector of traces (--otlp-address). Copy it to /etc/systemd/system/leadsman-shipper.service.d/ and
 # /etc/systemd/system/leadsman-debuginfo-uploader.service.d/, then `systemctl daemon-reload`.
 [Service]
 PrivateNetwork=no
 IPAddressDeny=
 RestrictAddressFamilies=AF_INET AF_INET6
 SystemCallFilter=bind sendmmsg
+";
+
+/// For a shipper that asks a container runtime.
+const CONTAINER_RUNTIME: &str = "\
+# For: --metadata-container-runtime-socket-path. Name the socket's group here (`stat -c %G /run/docker.sock`; containerd's is
+# root's), copy it to /etc/systemd/system/leadsman-shipper.service.d/, then `systemctl daemon-reload`.
+[Service]
+SupplementaryGroups=docker
 ";
 
 /// The file system is read-only for all; what a process writes to stands in its own directories (`manners`).
@@ -410,9 +418,12 @@ fn all() -> Vec<(PathBuf, String)> {
             .map(|edge| (socket_unit(edge.socket).into(), edge_unit(edge))),
     );
     files.extend(drop_ins());
-    files.push((
-        "drop-in/remote-store.conf".into(),
-        format!("{FIRST_LINE}{STORE}"),
-    ));
+    for (name, text) in [
+        ("remote-store", STORE),
+        ("container-runtime", CONTAINER_RUNTIME),
+    ] {
+        let path = format!("drop-in/{name}.conf");
+        files.push((path.into(), format!("{FIRST_LINE}{text}")));
+    }
     files
 }

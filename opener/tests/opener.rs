@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
-use ipc_endpoint::confine;
+use ipc_endpoint::confine::{self, Identity};
 use ipc_endpoint::connect::Connector;
 use ipc_endpoint::link::{Link, LinkError, Sent};
 use ipc_endpoint::listener::Listener;
@@ -66,7 +66,8 @@ fn main() -> ExitCode {
 fn launch() -> ExitCode {
     let program = File::open(env!("CARGO_BIN_EXE_leadsman-opener")).unwrap();
     let rights = rights::of(Role::Opener).unwrap();
-    confine::enter(rights, &Machine::read(), OPENER_UID, OPENER_UID, false).unwrap();
+    let identity = Identity::alone(OPENER_UID);
+    confine::enter(rights, &Machine::read(), &identity, false).unwrap();
     let error = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .args(std::env::args_os().skip(1))
         .env("LISTEN_PID", std::process::id().to_string())

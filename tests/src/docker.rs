@@ -1,5 +1,8 @@
-//! A Docker daemon of the test's own: its directories, its socket, no network. Gone with the value.
+//! A Docker daemon of the test's own: its directories, its socket, no network, and the containerd below it. Gone with the
+//! value.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -9,6 +12,9 @@ use rustix::process::Signal;
 
 use crate::process::{Output, Running, run_ok, until};
 use crate::require_command;
+
+/// The group that may use its socket, as Debian's `docker` may.
+const SOCKET_GROUP: u32 = 64_123;
 
 /// The daemon.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ impl Docker {
         // overlayfs can't be on itself.
         let directory = tempfile::Builder::new()
             .prefix("leadsman-docker-")
+            // Whoever the sockets let in must reach them.
+            .permissions(Permissions::from_mode(0o755))
             .tempdir()?;
         let at = |name: &str| directory.path().join(name);
         let mut command = Command::new(daemon);
@@ -36,6 +44,7 @@ impl Docker {
             .arg(at("pid"))
             .arg("--host")
             .arg(format!("unix://{}", at("docker.sock").display()))
+            .args(["--group", &SOCKET_GROUP.to_string()])
             .args([
                 "--bridge=none",
                 "--iptables=false",
@@ -56,6 +65,39 @@ impl Docker {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("docker.sock")
+    }
+
+    /// The socket of its containerd.
+    pub fn containerd(&self) -> Result<PathBuf> {
+        let state = self.directory.path().join("exec/containerd");
+        // As the distribution's own is: for root and its group.
+        for directory in [self.directory.path().join("exec"), state.clone()] {
+            std::fs::set_permissions(directory, Permissions::from_mode(0o711))?;
+        }
+        let socket = state.join("containerd.sock");
+        std::fs::set_permissions(&socket, Permissions::from_mode(0o660))?;
+        Ok(socket)
+    }
+
+    /// Runs `script` in busybox's shell in a container of containerd's own, named `id`, until it ends. `labels`: `NAME=VALUE`.
+    pub fn run_in_containerd(&self, id: &str, labels: &[&str], script: &str) -> Result<()> {
+        let mut command = Command::new("/usr/bin/ctr");
+        command
+            .arg("--address")
+            .arg(self.containerd()?)
+            .args(["run", "--rm", "--rootfs"]);
+        for label in labels {
+            command.args(["--label", label]);
+        }
+        command.arg(self.directory.path().join("root")).args([
+            id,
+            "/bin/busybox",
+            "sh",
+            "-c",
+            script,
+        ]);
+        run_ok(&mut command, Duration::from_secs(60))?;
+        Ok(())
     }
 
     /// Runs the client.

@@ -134,6 +134,92 @@ fn real_containers_have_their_names_also_below_another_cgroup() -> Result<()> {
     Ok(())
 }
 
+/// Makes series labels of what only a container runtime knows.
+const RUNTIME_RULES: &str = "
+relabel_configs:
+  - {source_labels: [__meta_docker_container_name, __meta_containerd_container_name], separator: '', target_label: container}
+  - {source_labels: [__meta_docker_container_image, __meta_containerd_container_image], separator: '', target_label: image}
+  - {source_labels: [__meta_docker_container_label_tier, __meta_containerd_container_label_tier], separator: '', target_label: tier}
+  - {source_labels: [__meta_containerd_pod_name], target_label: pod}
+  - {source_labels: [__meta_containerd_namespace], target_label: namespace}
+";
+
+#[test]
+fn a_configured_runtime_names_its_containers_and_no_other_is_asked() -> Result<()> {
+    let _machine = Machine::lock()?;
+    let docker = Docker::start()?;
+    docker.import_busybox("lm-image")?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("leadsman.yaml");
+    std::fs::write(&file, RUNTIME_RULES)?;
+    let config = format!("--config-path={}", file.display());
+    let burn = |comm: &str| {
+        format!(
+            "printf {comm} > /proc/self/comm; i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done"
+        )
+    };
+    let expect = |found: &BTreeMap<String, String>, expected: &[(&str, &str)]| -> Result<()> {
+        for (name, value) in expected {
+            ensure!(
+                found.get(*name).map(String::as_str) == Some(value),
+                "{name} is not {value:?} in {found:?}"
+            );
+        }
+        Ok(())
+    };
+    let start = |socket: &std::path::Path| {
+        let socket = format!(
+            "--metadata-container-runtime-socket-path={}",
+            socket.display()
+        );
+        let rate = "--profiling-cpu-sampling-frequency=97";
+        Up::start(3, &[rate, config.as_str(), socket.as_str()])
+    };
+
+    let up = start(&docker.socket())?;
+    let script = burn("lm-tiered");
+    docker.run(&[
+        "run",
+        "--network=none",
+        "--name=lm-web",
+        "--label=tier=front",
+        "lm-image",
+        "/bin/busybox",
+        "sh",
+        "-c",
+        &script,
+    ])?;
+    expect(
+        &labels(&up, "lm-tiered")?,
+        &[
+            ("container", "lm-web"),
+            ("image", "lm-image"),
+            ("tier", "front"),
+        ],
+    )?;
+    drop(up);
+
+    let up = start(&docker.containerd()?)?;
+    docker.run_in_containerd("lm-ctr", &["tier=back"], &burn("lm-alone"))?;
+    expect(
+        &labels(&up, "lm-alone")?,
+        &[
+            ("container", "lm-ctr"),
+            ("namespace", "default"),
+            ("tier", "back"),
+        ],
+    )?;
+    let kubelet = [
+        "io.kubernetes.container.name=web",
+        "io.kubernetes.pod.name=web-1",
+    ];
+    docker.run_in_containerd("lm-pod", &kubelet, &burn("lm-podded"))?;
+    expect(
+        &labels(&up, "lm-podded")?,
+        &[("container", "web"), ("pod", "web-1")],
+    )
+}
+
 #[test]
 fn a_live_process_shows_its_labels() -> Result<()> {
     let binary = binaries::directory()?.join("leadsman-shipper");

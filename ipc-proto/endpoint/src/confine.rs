@@ -45,12 +45,36 @@ pub enum ConfineError {
     },
 }
 
+/// As whom a process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+impl Identity {
+    /// A user, and the group of the same number.
+    #[must_use]
+    pub fn alone(uid: u32) -> Self {
+        Self {
+            uid,
+            gid: uid,
+            groups: Vec::new(),
+        }
+    }
+}
+
 fn step(step: &'static str) -> impl Fn(Errno) -> ConfineError {
     move |error| ConfineError::Step { step, error }
 }
 
-/// Turns the calling root process into one with exactly the rights that `rights` state for the start, as `uid` and
-/// `gid`. `store`: a remote store is configured; whoever may reach it stays in the machine's network. When the parent ends, the process is asked to end too.
+/// Turns the calling root process into one with exactly the rights that `rights` state for the start, as
+/// `identity`. `store`: a remote store is configured; whoever may reach it stays in the machine's network. When the
+/// parent ends, the process is asked to end too.
 ///
 /// Open the program's file before: afterwards its directory may be out of reach. It can then be executed as
 /// `/proc/self/fd/N`.
@@ -60,8 +84,7 @@ fn step(step: &'static str) -> impl Fn(Errno) -> ConfineError {
 pub fn enter(
     rights: &Rights,
     machine: &Machine,
-    uid: u32,
-    gid: u32,
+    identity: &Identity,
     store: bool,
 ) -> Result<Vec<Shortfall>, ConfineError> {
     let mut shortfalls = Vec::new();
@@ -91,7 +114,7 @@ pub fn enter(
             .map_err(step("shrink the capability bounding set"))?;
     }
     thread::set_keep_capabilities(true).map_err(step("keep capabilities across the uid change"))?;
-    become_user(uid, gid).map_err(step("change to the process's own user"))?;
+    become_user(identity).map_err(step("change to the process's own user"))?;
     let sets = CapabilitySets {
         effective: reachable,
         permitted: reachable,
@@ -109,10 +132,11 @@ pub fn enter(
     Ok(shortfalls)
 }
 
-/// Changes all of the calling thread's user and group ids; supplementary groups go.
-pub(crate) fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    thread::set_thread_groups(&[])?;
+/// Changes all of the calling thread's user and group ids, the supplementary groups included.
+pub(crate) fn become_user(identity: &Identity) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    thread::set_thread_groups(&groups)?;
     thread::set_thread_res_gid(gid, gid, gid)?;
     thread::set_thread_res_uid(uid, uid, uid)
 }

@@ -13,6 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use rustix::{process, thread};
 use thiserror::Error;
 
+use crate::confine::Identity;
 use crate::rights::syscalls::Group;
 use crate::rights::{self, Files, Machine, Network, Rights, capability_names};
 use crate::service_manager::ServiceManager;
@@ -161,7 +162,7 @@ pub fn parse_only(plan: &Plan) -> Result<(), LockdownError> {
         return Err(LockdownError::Threads(before.threads));
     }
     if before.uids.contains(&0) {
-        crate::confine::become_user(NOBODY, NOBODY).map_err(step("become nobody"))?;
+        crate::confine::become_user(&Identity::alone(NOBODY)).map_err(step("become nobody"))?;
     }
     drop_privileges(&before, CapabilitySet::empty())?;
     if !plan.read.is_empty() {

@@ -10,9 +10,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use ipc_endpoint::confine::{self, Identity};
 use ipc_endpoint::lockdown::{self, Plan};
+use ipc_endpoint::memfd;
 use ipc_endpoint::rights::{self, Files, Machine};
-use ipc_endpoint::{confine, memfd};
 use ipc_proto::hello::Role;
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
@@ -127,7 +128,8 @@ fn refuses_root() {
 fn launch(role: Role) -> ExitCode {
     let program = File::open(std::env::current_exe().unwrap()).unwrap();
     let rights = rights::of(role).unwrap();
-    for shortfall in confine::enter(rights, &Machine::read(), UID, UID, false).unwrap() {
+    for shortfall in confine::enter(rights, &Machine::read(), &Identity::alone(UID), false).unwrap()
+    {
         eprintln!("{shortfall}");
     }
     let error = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))

@@ -194,15 +194,6 @@ impl About {
             if let Some(engine) = container.engine {
                 push(labels, "__meta_container_engine", engine.name());
             }
-            push(
-                labels,
-                "__meta_containerd_namespace",
-                container.namespace.clone().unwrap_or_default(),
-            );
-            // Without Kubernetes and nerdctl containerd's IDs are the names that people gave.
-            if container.namespace.is_some() {
-                push(labels, "__meta_containerd_container_name", container.id);
-            }
         }
     }
 }
@@ -224,8 +215,10 @@ impl Found {
             .as_ref()
             .and_then(|pods| pods.find(uid.as_deref(), container.as_deref()));
         let runtime = sources.containers.as_ref().and_then(|containers| {
-            let id = container.or_else(|| about.container().map(|container| container.id))?;
-            containers.find(&id)
+            let inner = about.container();
+            let namespace = inner.as_ref().and_then(|inner| inner.namespace.clone());
+            let id = container.or_else(|| inner.map(|inner| inner.id))?;
+            containers.find(&id, namespace.as_deref())
         });
         Self {
             node: sources.pods.as_ref().and_then(|pods| pods.node()),
@@ -276,6 +269,12 @@ impl Found {
                     .into_iter()
                     .filter(|(_, value)| !value.is_empty()),
             );
+        } else if let Some(container) = about.container()
+            && let Some(namespace) = container.namespace
+        {
+            push(labels, "__meta_containerd_namespace", namespace);
+            // Without Kubernetes and nerdctl containerd's IDs are the names that people gave.
+            push(labels, "__meta_containerd_container_name", container.id);
         }
     }
 

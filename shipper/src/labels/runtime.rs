@@ -1,13 +1,20 @@
 //! Containers as a container runtime names them, asked over its socket, only where the operator configured one. The
 //! runtime's events tell of containers that end before anybody could ask.
 
+mod containerd;
 mod docker;
+mod generated;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use thiserror::Error;
+
+use self::containerd::ContainerdError;
+use self::docker::DockerError;
+use super::cgroup_path::Engine;
 use super::meta::sanitized;
 
 /// Containers remembered; beyond it those told of first are forgotten.
@@ -19,67 +26,98 @@ const MAX_LABELS: usize = 128;
 /// First and longest pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a list may take, and how long no event may come before all containers are listed again.
+const PATIENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// Why a runtime named nothing.
+#[derive(Debug, Error)]
+enum RuntimeError {
+    #[error("{0}")]
+    Docker(#[from] DockerError),
+    #[error("{0}")]
+    Containerd(#[from] ContainerdError),
+}
+
+/// What a runtime itself says of a container, beside its labels.
+#[derive(Debug, Default)]
+struct Named {
+    id: String,
+    name: String,
+    image: String,
+    /// containerd's; empty for Docker.
+    namespace: String,
+}
 
 /// A container as its runtime names it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeContainer {
+    /// Whose it is: Docker's API or containerd's.
+    engine: Engine,
     /// Its ID.
-    pub id: String,
+    id: String,
+    /// containerd's namespace, in which the ID is unique; empty for Docker.
+    namespace: String,
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// What it was made of.
-    pub image: String,
+    image: String,
     /// The runtime's labels.
-    pub labels: Vec<(String, String)>,
+    labels: Vec<(String, String)>,
     /// Its pod's name; empty outside of Kubernetes.
-    pub pod_name: String,
+    pub(super) pod_name: String,
     /// Its pod's namespace.
-    pub pod_namespace: String,
+    pub(super) pod_namespace: String,
 }
 
 impl RuntimeContainer {
-    /// A container with Docker's labels, of which the kubelet's name the pod.
-    fn docker(
-        id: String,
-        name: &str,
-        image: String,
-        labels: impl Iterator<Item = (String, String)>,
-    ) -> Self {
-        let labels: Vec<(String, String)> = labels
+    /// The kubelet's labels name container and pod, nerdctl's the container.
+    fn new(engine: Engine, named: Named, labels: impl Iterator<Item = (String, String)>) -> Self {
+        let mut labels: Vec<(String, String)> = labels
             .filter(|(_, value)| value.len() <= MAX_VALUE)
             .take(MAX_LABELS)
             .collect();
-        let kubernetes = |name: &str| {
-            let name = format!("io.kubernetes.{name}");
+        labels.sort();
+        let label = |name: &str| {
             let found = labels.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.clone()).unwrap_or_default()
         };
-        let container_name = kubernetes("container.name");
+        let own = named.name.trim_start_matches('/').to_owned();
+        let names = [
+            label("io.kubernetes.container.name"),
+            label("nerdctl/name"),
+            own,
+        ];
         Self {
-            id,
-            name: match container_name.as_str() {
-                "" => name.trim_start_matches('/').to_owned(),
-                _ => container_name.clone(),
-            },
-            image,
-            pod_name: kubernetes("pod.name"),
-            pod_namespace: kubernetes("pod.namespace"),
+            engine,
+            id: named.id,
+            namespace: named.namespace,
+            name: names
+                .into_iter()
+                .find(|name| !name.is_empty())
+                .unwrap_or_default(),
+            image: named.image,
+            pod_name: label("io.kubernetes.pod.name"),
+            pod_namespace: label("io.kubernetes.pod.namespace"),
             labels,
         }
     }
 
     /// Its labels for relabelling.
     pub(super) fn labels(&self) -> Vec<(String, String)> {
+        let engine = self.engine.name();
+        let own = |name: &str| format!("__meta_{engine}_{name}");
         let mut labels = vec![
-            ("__meta_docker_container_name".to_owned(), self.name.clone()),
-            (
-                "__meta_docker_container_image".to_owned(),
-                self.image.clone(),
-            ),
+            (own("container_name"), self.name.clone()),
+            (own("container_image"), self.image.clone()),
         ];
+        if self.engine == Engine::Containerd {
+            labels.push((own("namespace"), self.namespace.clone()));
+            labels.push((own("pod_name"), self.pod_name.clone()));
+        }
         labels.extend(self.labels.iter().map(|(name, value)| {
-            let name = format!("__meta_docker_container_label_{}", sanitized(name));
-            (name, value.clone())
+            let name = format!("container_label_{}", sanitized(name));
+            (own(&name), value.clone())
         }));
         labels
     }
@@ -136,9 +174,12 @@ impl Containers {
         }
     }
 
-    /// The container of that ID.
-    pub(super) fn find(&self, id: &str) -> Option<Arc<RuntimeContainer>> {
-        self.locked().known.get(id).cloned()
+    /// The container of that ID, in the namespace that its cgroup names, if it does.
+    pub(super) fn find(&self, id: &str, namespace: Option<&str>) -> Option<Arc<RuntimeContainer>> {
+        let found = self.locked().known.get(id).cloned()?;
+        let is_elsewhere = namespace
+            .is_some_and(|name| found.engine == Engine::Containerd && found.namespace != name);
+        (!is_elsewhere).then_some(found)
     }
 
     /// Containers known.
@@ -165,13 +206,11 @@ fn run(socket: &Path, containers: &Containers) {
     let mut pause = FIRST_PAUSE;
     let mut is_failing = false;
     loop {
-        let listed = docker::list(socket, containers);
-        let result = listed.and_then(|()| {
+        let result = follow_once(socket, containers, &mut || {
             pause = FIRST_PAUSE;
             if std::mem::take(&mut is_failing) {
                 log::info!("{} names its containers again", socket.display());
             }
-            docker::follow(socket, containers)
         });
         if let Err(error) = result {
             containers.locked().errors += 1;
@@ -184,6 +223,20 @@ fn run(socket: &Path, containers: &Containers) {
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Follows the runtime over one connection, by Docker's API or, where nobody speaks that, by containerd's.
+fn follow_once(
+    socket: &Path,
+    containers: &Containers,
+    named: &mut dyn FnMut(),
+) -> Result<(), RuntimeError> {
+    match docker::follow(socket, containers, named) {
+        Err(error) if error.is_other_language() => {
+            Ok(containerd::follow(socket, containers, named)?)
+        }
+        result => Ok(result?),
     }
 }
 
@@ -200,37 +253,65 @@ mod tests {
             ("long", &*"x".repeat(MAX_VALUE + 1)),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let found = RuntimeContainer::docker(
-            "a".to_owned(),
-            "/k8s_web_web-1_shop",
-            "i".to_owned(),
-            labels.into_iter(),
+        let named = |name: &str| Named {
+            id: "a".to_owned(),
+            name: name.to_owned(),
+            ..Named::default()
+        };
+        let found = RuntimeContainer::new(
+            Engine::Docker,
+            named("/k8s_web_web-1_shop"),
+            labels.clone().into_iter(),
         );
         assert_eq!(
             (found.name.as_str(), found.pod_name.as_str()),
             ("web", "web-1")
         );
-        assert!(
-            found
-                .labels()
-                .iter()
-                .all(|(name, _)| !name.ends_with("long"))
-        );
-        let plain =
-            RuntimeContainer::docker("a".to_owned(), "/db", "i".to_owned(), std::iter::empty());
+        assert!(found.labels().iter().all(
+            |(name, _)| name.starts_with("__meta_docker_container_") && !name.ends_with("long")
+        ));
+        let plain = RuntimeContainer::new(Engine::Docker, named("/db"), std::iter::empty());
         assert_eq!(plain.name, "db");
+        let found = RuntimeContainer::new(Engine::Containerd, named(""), labels.into_iter());
+        let pod = ("__meta_containerd_pod_name".to_owned(), "web-1".to_owned());
+        assert!(found.labels().contains(&pod));
+    }
+
+    #[test]
+    fn nerdctl_names_by_a_label_and_ids_are_of_a_namespace() {
+        let containers = Containers::default();
+        let label = ("nerdctl/name".to_owned(), "cache".to_owned());
+        containers.insert(RuntimeContainer::new(
+            Engine::Containerd,
+            Named {
+                id: "a".to_owned(),
+                namespace: "default".to_owned(),
+                ..Named::default()
+            },
+            [label].into_iter(),
+        ));
+        for namespace in [None, Some("default")] {
+            let found = containers.find("a", namespace).unwrap();
+            assert_eq!(found.name, "cache");
+        }
+        assert!(containers.find("a", Some("other")).is_none());
     }
 
     #[test]
     fn the_first_told_make_room() {
         let containers = Containers::default();
         for index in 0..MAX_KNOWN * 2 {
-            containers.insert(RuntimeContainer {
+            let named = Named {
                 id: index.to_string(),
-                ..RuntimeContainer::default()
-            });
+                ..Named::default()
+            };
+            containers.insert(RuntimeContainer::new(
+                Engine::Docker,
+                named,
+                std::iter::empty(),
+            ));
         }
         assert_eq!(containers.len(), MAX_KNOWN);
-        assert!(containers.find("0").is_none());
+        assert!(containers.find("0", None).is_none());
     }
 }

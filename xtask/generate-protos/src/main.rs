@@ -16,13 +16,22 @@ struct Target {
     servers: bool,
 }
 
-const TARGETS: [Target; 2] = [
+const TARGETS: [Target; 3] = [
     Target {
         directory: "remote-store/src/generated",
         protos: &[
             "parca/profilestore/v1alpha1/profilestore.proto",
             "parca/debuginfo/v1alpha1/debuginfo.proto",
             "pyroscope/push/v1/push.proto",
+        ],
+        servers: false,
+    },
+    Target {
+        directory: "shipper/src/labels/runtime/generated",
+        protos: &[
+            "containerd/services/containers/v1/containers.proto",
+            "containerd/services/events/v1/events.proto",
+            "containerd/services/namespaces/v1/namespace.proto",
         ],
         servers: false,
     },

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{Containers, RuntimeContainer};
+use super::{Containers, Engine, Named, PATIENCE, RuntimeContainer, SILENCE};
 
 /// Bytes of the head of a response.
 const MAX_HEAD: u64 = 64 << 10;
@@ -18,9 +18,6 @@ const MAX_HEAD: u64 = 64 << 10;
 const MAX_LIST: u64 = 32 << 20;
 /// Bytes of one event.
 const MAX_EVENT: u64 = 1 << 20;
-/// How long a list may take, and how long no event may come before all containers are listed again.
-const PATIENCE: Duration = Duration::from_secs(5);
-const SILENCE: Duration = Duration::from_secs(300);
 
 /// Why the runtime named nothing.
 #[derive(Debug, Error)]
@@ -35,6 +32,20 @@ pub(super) enum DockerError {
     Malformed(#[from] serde_json::Error),
     #[error("its answer is larger than {0} bytes")]
     TooLarge(u64),
+}
+
+impl DockerError {
+    /// Whether something else than HTTP/1 answered, as gRPC servers do.
+    pub(super) fn is_other_language(&self) -> bool {
+        match self {
+            Self::NotHttp => true,
+            Self::Io(error) => matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ),
+            Self::Status(_) | Self::Malformed(_) | Self::TooLarge(_) => false,
+        }
+    }
 }
 
 type Map = BTreeMap<String, String>;
@@ -62,8 +73,23 @@ struct Actor {
     attributes: Option<Map>,
 }
 
+/// Takes all containers there are, calls `named`, then takes those that events tell of, until the connection ends or
+/// nothing happened for long.
+///
+/// # Errors
+/// It does not speak Docker's language, or is not to be reached.
+pub(super) fn follow(
+    socket: &Path,
+    containers: &Containers,
+    named: &mut dyn FnMut(),
+) -> Result<(), DockerError> {
+    list(socket, containers)?;
+    named();
+    events(socket, containers)
+}
+
 /// Takes all containers there are, ended ones included.
-pub(super) fn list(socket: &Path, containers: &Containers) -> Result<(), DockerError> {
+fn list(socket: &Path, containers: &Containers) -> Result<(), DockerError> {
     let body = get(socket, "/containers/json?all=1", PATIENCE)?;
     let mut text = Vec::new();
     body.take(MAX_LIST + 1).read_to_end(&mut text)?;
@@ -75,14 +101,19 @@ pub(super) fn list(socket: &Path, containers: &Containers) -> Result<(), DockerE
         let names = one.names.unwrap_or_default();
         let name = names.first().map(String::as_str).unwrap_or_default();
         let labels = one.labels.unwrap_or_default().into_iter();
-        let image = one.image.unwrap_or_default();
-        containers.insert(RuntimeContainer::docker(one.id, name, image, labels));
+        let named = Named {
+            id: one.id,
+            name: name.to_owned(),
+            image: one.image.unwrap_or_default(),
+            ..Named::default()
+        };
+        containers.insert(RuntimeContainer::new(Engine::Docker, named, labels));
     }
     Ok(())
 }
 
-/// Takes the containers that events tell of, until the connection ends or nothing happened for long.
-pub(super) fn follow(socket: &Path, containers: &Containers) -> Result<(), DockerError> {
+/// Takes the containers that events tell of.
+fn events(socket: &Path, containers: &Containers) -> Result<(), DockerError> {
     // {"type":["container"],"event":["create","start","rename"]}
     let filters = "%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22create%22%2C%22start%22%2C%22rename%22%5D%7D";
     let mut body = get(socket, &format!("/events?filters={filters}"), SILENCE)?;
@@ -113,11 +144,15 @@ pub(super) fn follow(socket: &Path, containers: &Containers) -> Result<(), Docke
         if let Some(actor) = event.actor {
             let mut labels = actor.attributes.unwrap_or_default();
             // Docker puts the container's labels beside these.
-            let name = labels.remove("name").unwrap_or_default();
-            let image = labels.remove("image").unwrap_or_default();
+            let named = Named {
+                id: actor.id,
+                name: labels.remove("name").unwrap_or_default(),
+                image: labels.remove("image").unwrap_or_default(),
+                ..Named::default()
+            };
             labels.remove("oldName");
             let labels = labels.into_iter();
-            containers.insert(RuntimeContainer::docker(actor.id, &name, image, labels));
+            containers.insert(RuntimeContainer::new(Engine::Docker, named, labels));
         }
     }
 }
@@ -202,13 +237,14 @@ mod tests {
             ),
         ]);
         let containers = Containers::default();
-        list(&path, &containers).unwrap();
-        follow(&path, &containers).unwrap();
-        let web = containers.find("aa").unwrap();
+        let mut lists = 0;
+        follow(&path, &containers, &mut || lists += 1).unwrap();
+        assert_eq!(lists, 1);
+        let web = containers.find("aa", None).unwrap();
         assert_eq!((web.name.as_str(), web.image.as_str()), ("web", "nginx:1"));
         assert_eq!(web.labels, [("tier".to_owned(), "front".to_owned())]);
-        assert_eq!(containers.find("bb").unwrap().name, "");
-        let job = containers.find("cc").unwrap();
+        assert_eq!(containers.find("bb", None).unwrap().name, "");
+        let job = containers.find("cc", None).unwrap();
         assert_eq!((job.name.as_str(), job.labels.len()), ("job", 1));
     }
 
