@@ -18,6 +18,11 @@ pub(crate) fn crash_directory(role: Role) -> PathBuf {
     Path::new(CRASH_DIRECTORY).join(role.name())
 }
 
+/// Whether a crash leaves a report.
+pub(crate) fn reports_crashes(settings: &Settings) -> bool {
+    settings.get("telemetry-disable-panic-reporting") != "true"
+}
+
 /// One process to start.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
@@ -123,8 +128,7 @@ impl Plan {
     fn arguments(&self, role: Role) -> Vec<OsString> {
         let mut arguments = self.settings.arguments(role);
         // A recording's processes end with it, and what they said is seen by who recorded.
-        let reports_crashes = self.settings.get("telemetry-disable-panic-reporting") != "true";
-        if reports_crashes && !self.front_listens {
+        if reports_crashes(&self.settings) && !self.front_listens {
             let mut option = OsString::from("--crash-directory=");
             option.push(crash_directory(role));
             arguments.push(option);

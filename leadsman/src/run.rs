@@ -12,7 +12,7 @@ use crate::cli::Run;
 use crate::configuration::{self, Resolved};
 use crate::error::Failure;
 use crate::launch;
-use crate::plan::{Plan, Process, crash_directory};
+use crate::plan::{Plan, Process, crash_directory, reports_crashes};
 use crate::roles::{self, ALL};
 use crate::runtime_directory::{self, Listeners};
 use crate::spawn::{self, Inheritance};
@@ -93,7 +93,9 @@ fn as_root(
         }
         _ => {}
     }
-    if let Some(user) = user(role) {
+    if let Some(user) = user(role)
+        && reports_crashes(&settings)
+    {
         store_directory::prepare_for_crashes(&crash_directory(role), user);
     }
     let directory = Path::new(settings.get("runtime-directory"));

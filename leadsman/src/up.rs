@@ -14,7 +14,7 @@ use ipc_proto::hello::Role;
 use crate::configuration::{self, Resolved};
 use crate::configuration_copy::ConfigurationCopy;
 use crate::error::Failure;
-use crate::plan::{Plan, crash_directory};
+use crate::plan::{Plan, crash_directory, reports_crashes};
 use crate::roles::ALL;
 use crate::runtime_directory::RuntimeDirectory;
 use crate::signals::Signals;
@@ -65,8 +65,10 @@ pub(crate) fn run(flags: Vec<OsString>) -> Result<ExitCode, Failure> {
     let lasting = Path::new(settings.get("cache-directory"));
     let cache = cache(lasting, user(Role::Symbolizer), runtime_directory.path())?;
     settings.state("cache-directory", text(&cache)?.to_owned());
-    for (role, user) in &users {
-        store_directory::prepare_for_crashes(&crash_directory(*role), *user);
+    if reports_crashes(&settings) {
+        for (role, user) in &users {
+            store_directory::prepare_for_crashes(&crash_directory(*role), *user);
+        }
     }
     runtime_directory.listen(&ALL, user)?;
     let mut copy = configuration
