@@ -26,8 +26,9 @@ const START_AND_END: [&[u8]; 2] = [b"_init", b"_fini"];
 
 /// Sections beside DWARF, symbol tables and notes that naming an address takes. Go's function table is whole in
 /// `.gopclntab`; where its code starts stands in the module data since Go 1.26. The links to further debug files and the
-/// compiler's name cost nothing.
-const NAMED: [&[u8]; 11] = [
+/// compiler's name cost nothing. `.rela.plt` says which function a PLT entry calls: Parca (pkg/symbol/addr2line/symtab.go)
+/// names nothing at all from a symbol table where that section is there without its bytes.
+const NAMED: [&[u8]; 12] = [
     b".gopclntab",
     b".data.rel.ro.gopclntab",
     b".gosymtab",
@@ -39,6 +40,7 @@ const NAMED: [&[u8]; 11] = [
     b".gnu_debugdata",
     b".comment",
     b".note.go.buildid",
+    b".rela.plt",
 ];
 /// A compiler plugin's log of every function: notes by type, megabytes by size, and no name in them.
 const ANNOTATIONS: &[u8] = b".gnu.build.attributes";

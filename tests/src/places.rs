@@ -30,6 +30,8 @@ pub struct Code {
     pub calls: &'static [(&'static str, &'static str)],
     /// Whether Go built it: binutils cannot read what today's Go writes, so Go's own tool is asked.
     pub is_go: bool,
+    /// Whether it has functions' names alone, no files and lines.
+    pub has_names_only: bool,
 }
 
 /// A program to run.
@@ -61,6 +63,8 @@ const C: [(&str, &[&str]); 7] = [
 ];
 
 const C_FUNCTIONS: &[&str] = &["p_inlined", "p_leaf", "p_middle", "p_outer", "main"];
+/// Those that are not inlined.
+const NAMED_FUNCTIONS: &[&str] = &["p_leaf", "p_middle", "p_outer", "main"];
 const C_CALLS: &[(&str, &str)] = &[
     ("main", "p_outer("),
     ("p_outer", "("),
@@ -82,6 +86,7 @@ impl Places {
         for (name, flags) in C {
             places.add_c(&sources, name, flags)?;
         }
+        places.add_symbols_only(&sources)?;
         places.strip_by_id("places-by-id")?;
         places.strip_by_link("places-by-link")?;
         places.add_rust(&sources)?;
@@ -112,6 +117,7 @@ impl Places {
             functions: C_FUNCTIONS,
             calls: C_CALLS,
             is_go: false,
+            has_names_only: false,
         }];
         let mut command = Command::new(&gcc);
         command
@@ -140,11 +146,45 @@ impl Places {
                 functions: &["p_library_leaf", "p_library"],
                 calls: &[("p_library", "p_library_leaf(")],
                 is_go: false,
+                has_names_only: false,
             });
         }
         run_ok(&mut command, DEADLINE)?;
         self.programs.push(Program { name, code });
         Ok(())
+    }
+
+    /// Without DWARF: with a symbol table, and stripped to what is exported. Both call through a lazily bound PLT.
+    fn add_symbols_only(&mut self, sources: &Path) -> Result<()> {
+        for (name, flags) in [
+            ("places-symtab", &["-g0", "-Wl,-z,lazy"][..]),
+            ("places-dynsym", &["-g0", "-Wl,-z,lazy", "-rdynamic"]),
+        ] {
+            self.add_c(sources, name, flags)?;
+            let Some(Program { code, .. }) = self.programs.last_mut() else {
+                continue;
+            };
+            code[0].has_names_only = true;
+            code[0].functions = NAMED_FUNCTIONS;
+            code[0].calls = &[];
+        }
+        let program = self.path("places-dynsym");
+        let whole = self.path("places-dynsym.whole");
+        std::fs::copy(&program, &whole)?;
+        run_ok(
+            Command::new(require_command("strip")?).arg(&program),
+            DEADLINE,
+        )?;
+        self.named_by("places-dynsym", &whole);
+        Ok(())
+    }
+
+    fn named_by(&mut self, name: &str, file: &Path) {
+        for entry in &mut self.programs {
+            if entry.name == name {
+                entry.code[0].named = file.to_owned();
+            }
+        }
     }
 
     fn add_rust(&mut self, sources: &Path) -> Result<()> {
@@ -217,6 +257,7 @@ impl Places {
                 functions,
                 calls: &[],
                 is_go: name.starts_with("places-go"),
+                has_names_only: false,
             }],
         });
     }
@@ -262,11 +303,7 @@ impl Places {
                 DEADLINE,
             )?;
         }
-        for entry in &mut self.programs {
-            if entry.name == name {
-                entry.code[0].named.clone_from(&whole);
-            }
-        }
+        self.named_by(name, &whole);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What a Parca server knows after Leadsman ran for a while beside programs whose places in code are known: profile types,
-//! labels, values, merged and single profiles, and, once their files are uploaded, names of native frames equal to those of
-//! the host's `addr2line`. Runs against the stand-in, or any server: `cargo xtask test --parca-address=HOST:PORT`.
+//! labels, values, merged and single profiles, and, from what the debuginfo-uploader made of their files, names of native
+//! frames equal to those of the host's `addr2line`. Runs against the stand-in, or any server: `cargo xtask test --parca-address=HOST:PORT`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -70,6 +70,8 @@ fn record() -> Result<Run> {
             &node,
             "--metadata-external-labels",
             &format!("run={node}"),
+            "--debuginfo-directories",
+            places.debug_directory().to_str().unwrap_or_default(),
         ],
     )?;
     let started = Instant::now();
@@ -257,19 +259,6 @@ fn native_frames_are_named_as_addr2line_names_them() -> Result<()> {
     for program in &run.places.programs {
         let answer = run.merged(&mut client, program.name)?;
         for code in &program.code {
-            let Some(build_id) = build_id(&answer, code) else {
-                wrong.push(format!(
-                    "{}: no code of {}",
-                    program.name,
-                    code.mapped.display()
-                ));
-                continue;
-            };
-            client.upload(&build_id, &std::fs::read(&code.named)?)?;
-        }
-        // Symbols are there at the next question.
-        let answer = run.merged(&mut client, program.name)?;
-        for code in &program.code {
             if let Err(error) = compare(&run.server, program, code, &answer) {
                 wrong.push(format!("{}: {error:#}", program.name));
             }
@@ -277,11 +266,6 @@ fn native_frames_are_named_as_addr2line_names_them() -> Result<()> {
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
-}
-
-fn build_id(answer: &Answered, code: &Code) -> Option<String> {
-    let place = places_of(answer, &code.mapped).next()?;
-    Some(place.mapping.as_ref()?.build_id.clone())
 }
 
 fn compare(server: &Server, program: &Program, code: &Code, answer: &Answered) -> Result<()> {
@@ -301,14 +285,16 @@ fn compare(server: &Server, program: &Program, code: &Code, answer: &Answered) -
         let expected = expected.get(&place.address).map_or(&[][..], Vec::as_slice);
         // The start code, the C library's archive and what the linker makes have no debug information: the host's tool
         // says the object's name at most.
-        if expected
-            .iter()
-            .any(|line| line.file.starts_with('?') || (line.line <= 0 && !line.file.contains('/')))
-        {
+        let is_unknown = |line: &HostLine| match code.has_names_only {
+            true => line.function.starts_with('?'),
+            false => line.file.starts_with('?') || (line.line <= 0 && !line.file.contains('/')),
+        };
+        if expected.iter().any(is_unknown) {
             continue;
         }
         compared += 1;
         let right = same_lines(expected, &place.lines)
+            || (code.has_names_only && same_names(expected, &place.lines))
             || (code.is_go && same_function(expected, &place.lines))
             || (server.stand_in().is_none()
                 && as_parca_names(&source, code.is_go, expected, &place.lines));
@@ -379,6 +365,14 @@ fn same_lines(expected: &[HostLine], found: &[Line]) -> bool {
                 && expected.file == found.file
                 && expected.line == found.line
         })
+}
+
+/// What can be said of functions without files.
+fn same_names(expected: &[HostLine], found: &[Line]) -> bool {
+    let ([expected], [found]) = (expected, found) else {
+        return false;
+    };
+    expected.function == found.function && found.line <= 0
 }
 
 /// What can be said where the host's tool leaves out inlined calls: the function, and the line where nothing is inlined.

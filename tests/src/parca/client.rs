@@ -3,20 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use prost::Message as _;
 use prost_types::Timestamp;
 use tokio::runtime::{Builder, Runtime};
-use tonic::Code;
 use tonic::transport::Channel;
 
 use super::ingest::{self, StoredSample};
 use super::selector::ProfileType;
-use crate::generated::debuginfo::debuginfo_service_client::DebuginfoServiceClient;
-use crate::generated::debuginfo::upload_request::Data;
-use crate::generated::debuginfo::{
-    InitiateUploadRequest, MarkUploadFinishedRequest, UploadInfo, UploadRequest,
-};
 use crate::generated::query::query_request::{Mode, Options, ReportType};
 use crate::generated::query::query_response::Report;
 use crate::generated::query::query_service_client::QueryServiceClient;
@@ -48,7 +41,6 @@ impl Answered {
 pub struct Client {
     runtime: Runtime,
     queries: QueryServiceClient<Channel>,
-    debuginfo: DebuginfoServiceClient<Channel>,
 }
 
 fn timestamp(nanos: i64) -> Timestamp {
@@ -83,7 +75,6 @@ impl Client {
         Ok(Self {
             runtime,
             queries: QueryServiceClient::new(channel.clone()).max_decoding_message_size(256 << 20),
-            debuginfo: DebuginfoServiceClient::new(channel),
         })
     }
 
@@ -156,48 +147,6 @@ impl Client {
             })),
             report_type: ReportType::Pprof.into(),
         })
-    }
-
-    /// Uploads a file that names addresses, unless the server has one of this build ID.
-    pub fn upload(&mut self, build_id: &str, bytes: &[u8]) -> Result<()> {
-        let build_id = build_id.to_owned();
-        let initiated =
-            self.runtime
-                .block_on(self.debuginfo.initiate_upload(InitiateUploadRequest {
-                    build_id: build_id.clone(),
-                    size: i64::try_from(bytes.len())?,
-                    hash: "of the tests".to_owned(),
-                    ..InitiateUploadRequest::default()
-                }));
-        let upload_id = match initiated {
-            Err(status) if status.code() == Code::FailedPrecondition => return Ok(()),
-            initiated => {
-                let instructions = initiated?.into_inner().upload_instructions;
-                instructions.context("no instructions")?.upload_id
-            }
-        };
-        let info = Data::Info(UploadInfo {
-            build_id: build_id.clone(),
-            upload_id: upload_id.clone(),
-            r#type: 0,
-        });
-        let chunks = bytes
-            .chunks(1 << 20)
-            .map(|chunk| Data::ChunkData(Bytes::copy_from_slice(chunk)));
-        let messages: Vec<UploadRequest> = std::iter::once(info)
-            .chain(chunks)
-            .map(|data| UploadRequest { data: Some(data) })
-            .collect();
-        self.runtime
-            .block_on(self.debuginfo.upload(tokio_stream::iter(messages)))?;
-        let finished = MarkUploadFinishedRequest {
-            build_id,
-            upload_id,
-            r#type: 0,
-        };
-        self.runtime
-            .block_on(self.debuginfo.mark_upload_finished(finished))?;
-        Ok(())
     }
 
     fn ask(&mut self, request: QueryRequest) -> Result<Answered> {

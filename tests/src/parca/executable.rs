@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use gimli::{EndianArcSlice, LittleEndian, SectionId};
-use object::elf::{ET_DYN, ET_EXEC, FileType, PT_LOAD, SHT_PROGBITS};
+use object::elf::{ET_DYN, ET_EXEC, FileType, PT_LOAD, SHT_NOBITS, SHT_PROGBITS};
 use object::read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, SectionHeader as _};
 use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 
@@ -117,9 +117,16 @@ impl Executable {
         } else {
             None
         };
+        // Parca names PLT entries too (pkg/symbol/addr2line/symtab.go): where their relocations' content was left out it
+        // reads no symbols at all.
+        let lacks_relocations = file.section_by_name(".plt").is_some()
+            && file
+                .section_by_name(".rela.plt")
+                .is_some_and(|section| section.elf_section_header().sh_type(endian) == SHT_NOBITS);
         let symbols = file
             .symbols()
             .chain(file.dynamic_symbols())
+            .filter(|_| !lacks_relocations)
             .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.address() != 0)
             .filter_map(|symbol| {
                 let name = symbol.name().ok()?.to_owned();
