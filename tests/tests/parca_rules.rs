@@ -21,7 +21,7 @@ use leadsman_tests::generated::profilestore::{
 };
 use leadsman_tests::parca::client::now_nanos;
 use leadsman_tests::parca::{CPU, Server};
-use leadsman_tests::places::{Places, base_name, function_starts, host_lines};
+use leadsman_tests::places::{HostLine, Places, base_name, function_starts, host_lines};
 use prost::Message as _;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
@@ -311,8 +311,9 @@ fn an_upload_goes_one_way_only() -> Result<()> {
 
 #[test]
 fn addresses_of_the_file_find_their_names() -> Result<()> {
-    let mut writer = Writer::new()?;
+    // First: the connection does not move while this thread waits for compilers, and servers end those that say nothing.
     let places = Places::build()?;
+    let mut writer = Writer::new()?;
     for program in &places.programs {
         let code = &program.code[0];
         let starts = function_starts(&code.named)?;
@@ -325,7 +326,10 @@ fn addresses_of_the_file_find_their_names() -> Result<()> {
         // Rust's start code has a `main` of its own, of which debug information says nothing.
         let addresses: BTreeSet<u64> = host_lines(code, &addresses)?
             .into_iter()
-            .filter(|(_, lines)| lines.iter().all(|line| !line.file.starts_with('?')))
+            .filter(|(_, lines)| {
+                let has_file = |line: &HostLine| !line.file.starts_with('?');
+                code.has_names_only || lines.iter().all(has_file)
+            })
             .map(|(address, _)| address)
             .collect();
         ensure!(addresses.len() >= 2, "{}: {addresses:?}", program.name);
@@ -363,6 +367,7 @@ fn addresses_of_the_file_find_their_names() -> Result<()> {
             // Parca v0.28 finds no line of what the compiler put before other functions.
             ensure!(
                 outermost.line > 0
+                    || code.has_names_only
                     || (expected == Some("main") && writer.server.stand_in().is_none()),
                 "{place:?}"
             );
