@@ -128,6 +128,34 @@ fn three_outages_and_two_kills_cost_no_sample() -> Result<()> {
 }
 
 #[test]
+fn the_end_does_not_wait_for_the_interval() -> Result<()> {
+    let _machine = Machine::lock()?;
+    let server = StandIn::start(Options::default())?;
+    let _workload = Workload::start("chains-O2", &["60"])?;
+    let up = Up::start_with_remote_store(
+        1,
+        &server.address.to_string(),
+        &[
+            "--remote-store-insecure",
+            "--remote-store-batch-write-interval=1h",
+        ],
+    )?;
+    pause(5);
+    let (output, directory) = up.stop(Signal::TERM)?;
+    ensure!(!output.stderr.contains("does not end"), "{}", output.stderr);
+    // What came with the end is on its way or on disk; nothing else of it is left in memory.
+    let local = local_samples(&directory.path().join("store"), i64::MAX)?;
+    ensure!(local > 0, "no sample in the local store");
+    let remote = remote_samples(&server, i64::MAX);
+    let spooled = std::fs::read_dir(directory.path().join("spool"))?.count();
+    ensure!(
+        remote == local || spooled > 0,
+        "{remote} of {local} samples on the server, nothing on disk"
+    );
+    Ok(())
+}
+
+#[test]
 fn every_status_and_broken_answers_are_told_apart() -> Result<()> {
     let _machine = Machine::lock()?;
     let server = StandIn::start(Options::default())?;

@@ -321,6 +321,12 @@ impl Engine {
         self.shelve_held(shelf);
     }
 
+    /// No window follows soon: what waits in memory for more goes to the shelf, so that whoever ends now and waits for it
+    /// to be settled does not wait for the interval. It is sent from there.
+    pub fn on_last(&mut self, shelf: &mut impl Shelf) {
+        self.shelve_held(shelf);
+    }
+
     /// The shelf gave this up.
     pub fn on_dropped(&mut self, dropped: impl IntoIterator<Item = Dropped>) {
         for Dropped {

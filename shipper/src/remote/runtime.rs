@@ -269,6 +269,9 @@ impl Worker {
                 let parcels = parcel::pack(batch.start, batch.window.0, series, PARCEL_BYTES);
                 let now = self.now();
                 self.engine.on_window(window, parcels, now, &mut self.spool);
+                if batch.last {
+                    self.engine.on_last(&mut self.spool);
+                }
             }
             // The event loop has checked it by building the local profile.
             Err(fault) => log::error!("a checked window {fault}"),

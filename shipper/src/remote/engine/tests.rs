@@ -150,6 +150,25 @@ fn fresh_windows_go_together_at_the_interval() {
 }
 
 #[test]
+fn the_last_window_is_settled_at_once_and_sent_once() {
+    let mut run = Run::new();
+    run.window(1, &[5], 10);
+    run.pass(10);
+    assert_eq!(run.request(), Some(vec![1]));
+    // While one is under way.
+    run.window(2, &[6], 10);
+    run.engine.on_last(&mut run.shelf);
+    run.check();
+    assert_eq!(run.settled(), vec![1, 2]);
+    run.answer(Ok(()));
+    assert_eq!(run.request(), Some(vec![2]));
+    run.answer(Ok(()));
+    assert_eq!(run.request(), None);
+    assert_eq!(run.account(), (11, 11));
+    assert!(run.shelf.entries.is_empty());
+}
+
+#[test]
 fn requests_are_bounded_and_a_full_one_does_not_wait() {
     let mut run = Run::new();
     for window in 1..=3 {
