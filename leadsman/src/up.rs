@@ -96,7 +96,8 @@ pub(crate) fn run(flags: Vec<OsString>) -> Result<ExitCode, Failure> {
         fds.extend(copy.as_ref().and_then(ConfigurationCopy::fd));
         supervisor.wait(&fds, longest)?;
         let came = signals.take();
-        if came.interrupt || came.terminate {
+        // timeout(1) sends SIGTERM twice; who presses Ctrl-C again wants no more waiting.
+        if came.interrupt || (came.terminate && !supervisor.is_stopping()) {
             supervisor.stop();
         }
         if let Some(copy) = &mut copy {

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod mixed_load;
 pub mod nginx;
 pub mod odd;
+pub mod open_telemetry;
 pub mod parca;
 pub mod perf;
 pub mod places;
