@@ -79,14 +79,22 @@ impl<'a> Dictionary<'a> {
         self.attributes(entries?.into_iter())
     }
 
-    /// Functions of a sample's stack, the leaf first, by location; checks that each location is of a mapping.
+    /// Functions of a sample's stack, the leaf first; checks that it has a location, and each a mapping and an address or
+    /// a function: what has no name, as the first instruction of a program interpreter without symbols, has an address.
     fn functions(&self, sample: &Value) -> Result<Vec<&'a str>> {
         let stack = self.entry("stackTable", number(sample, "stackIndex"))?;
+        let locations = list(stack, "locationIndices");
+        ensure!(!locations.is_empty(), "a stack without a frame: {sample}");
         let mut functions = Vec::new();
-        for index in list(stack, "locationIndices") {
+        for index in locations {
             let location = self.entry("locationTable", index.as_i64().unwrap_or(-1))?;
             self.entry("mappingTable", number(location, "mappingIndex"))?;
-            for line in list(location, "lines") {
+            let lines = list(location, "lines");
+            ensure!(
+                !lines.is_empty() || number(location, "address") != 0,
+                "neither named nor a place: {location}"
+            );
+            for line in lines {
                 let function = self.entry("functionTable", number(line, "functionIndex"))?;
                 functions.push(self.text(function, "nameStrindex")?);
             }
@@ -167,7 +175,6 @@ impl Seen {
             let thread = attributes.get("thread.name").context("no thread.name")?;
             ensure!(attributes.contains_key("thread.id"), "{attributes:?}");
             let functions = dictionary.functions(sample)?;
-            ensure!(!functions.is_empty(), "a sample without a frame: {sample}");
             let known = self.functions.entry(thread.clone()).or_default();
             known.extend(functions.into_iter().map(str::to_owned));
         }
