@@ -1,7 +1,7 @@
 //! Records and map values exchanged by the BPF programs and the sampler: one definition, compiled for both.
 
 use crate::limits::{
-    BLOCK_MAPPINGS, INTERRUPTED_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PROCESS_BLOCKS,
+    BLOCK_MAPPINGS, FURTHER_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PROCESS_BLOCKS,
     SNAPSHOT_BYTES,
 };
 use crate::registers::Registers;
@@ -9,7 +9,7 @@ use crate::registers::Registers;
 /// Head of each record in the ring buffer. Behind it stand
 /// `kernel_frames` + `user_frames` addresses (u64, leaf first, kernel's first), and, when `snapshot_bytes` is not
 /// zero, a [`SnapshotHead`], that many bytes of the stack, from [`RED_ZONE_BYTES`](crate::limits::RED_ZONE_BYTES) below
-/// its stack pointer upwards, and as many of the interrupted stack as the head says.
+/// its stack pointer upwards, and as many further ones as the head says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RecordHeader {
@@ -50,10 +50,11 @@ pub struct RecordHeader {
 pub struct SnapshotHead {
     /// The youngest frame.
     pub registers: Registers,
-    /// Where the interrupted stack stood: a signal handler may run on a stack of its own.
-    pub interrupted_start: u64,
-    /// Its bytes from there upwards; zero: there is none.
-    pub interrupted_bytes: u64,
+    /// Where the further bytes stood: those of the stack that a signal interrupted, when its handler runs on another, else
+    /// those behind the first piece and the pages that nobody has touched yet.
+    pub further_start: u64,
+    /// How many there are.
+    pub further_bytes: u64,
 }
 
 /// Bits of a file offset that [`RecordHeader::missing`] leaves out.
@@ -66,7 +67,7 @@ pub const RECORD_WORDS: usize = MAX_KERNEL_FRAMES
     } else {
         SNAPSHOT_WORDS
     };
-const SNAPSHOT_WORDS: usize = (size_of::<SnapshotHead>() + SNAPSHOT_BYTES + INTERRUPTED_BYTES) / 8;
+const SNAPSHOT_WORDS: usize = (size_of::<SnapshotHead>() + SNAPSHOT_BYTES + FURTHER_BYTES) / 8;
 
 /// How a pc inside a mapping is unwound.
 pub mod mapping_kind {
@@ -136,10 +137,18 @@ pub struct KernelOffsets {
     pub task_mm: u32,
     /// `task_struct.group_leader`.
     pub task_group_leader: u32,
+    /// `task_struct.tgid`.
+    pub task_tgid: u32,
+    /// `task_struct.real_parent`.
+    pub task_real_parent: u32,
     /// `task_struct.start_boottime` (`real_start_time` before 5.5).
     pub task_start_time: u32,
     /// `task_struct.self_exec_id`.
     pub task_exec_id: u32,
+    /// `task_struct.parent_exec_id`.
+    pub task_parent_exec_id: u32,
+    /// `mm_struct.start_stack`.
+    pub mm_start_stack: u32,
     /// From `task_struct.stack` to the saved user registers (`struct pt_regs`).
     pub stack_to_registers: u32,
 }

@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod abi;
+pub mod code;
 pub mod limits;
 pub mod registers;
 pub mod root;

@@ -20,8 +20,8 @@ pub const SNAPSHOT_BYTES: usize = 16 * 1024;
 /// Bytes below the stack pointer that belong to a leaf function (System V ABI, 3.2.2); a snapshot begins with them.
 pub const RED_ZONE_BYTES: usize = 128;
 
-/// Bytes of the stack that a signal interrupted, carried too when its handler runs on another.
-pub const INTERRUPTED_BYTES: usize = 8 * 1024;
+/// Bytes of a second piece of stack: see [`SnapshotHead::further_start`](crate::abi::SnapshotHead::further_start).
+pub const FURTHER_BYTES: usize = 8 * 1024;
 
 /// Bytes of user stack that the walker reads with one helper call.
 pub const STACK_WINDOW_BYTES: usize = 256;

@@ -3,7 +3,7 @@
 //! Every search is a fixed number of branchless halvings; every index is checked behind a barrier, because older
 //! verifiers do not follow the arithmetic, and a check that LLVM can prove would vanish.
 
-use leadsman_ebpf::abi::{BlockKey, MISSING_SHIFT, mapping_kind};
+use leadsman_ebpf::abi::{BlockKey, MISSING_SHIFT, Process, mapping_kind};
 use leadsman_ebpf::limits::{
     BLOCK_MAPPINGS, CHUNK_BYTES, CHUNK_SPAN, PROCESS_BLOCKS, REGION_BITS, REGION_CHUNKS,
 };
@@ -13,6 +13,7 @@ use leadsman_ebpf::table::{CHUNK_HEADER, RegionKey, region_of};
 
 use crate::maps::{CHUNKS, MAPPINGS, PROCESSES, REGIONS, Scratch};
 use crate::memory::{not_above, opaque};
+use crate::parent::take_ancestors_mappings;
 
 /// Greatest address that takes part in a comparison: user addresses end below 2^47 (2^56 with five levels).
 const ADDRESS_MAX: u64 = (1 << 63) - 2;
@@ -41,6 +42,19 @@ macro_rules! last_start {
     }};
 }
 
+/// The process whose mappings apply, if it is still the one meant.
+#[inline(always)]
+pub(crate) fn owner(scratch: &mut Scratch) -> Option<*const Process> {
+    scratch.helpers += 1;
+    let process = PROCESSES.get_ptr(&scratch.owner_tgid)?;
+    // SAFETY: the verifier checked the map value.
+    let is_meant = unsafe {
+        (*process).start_time == scratch.owner_start_time
+            && (*process).exec_id == scratch.owner_exec_id
+    };
+    is_meant.then_some(process)
+}
+
 /// Makes the executable mapping around `pc` the scratch space's current one.
 #[inline(always)]
 pub(crate) fn find_mapping(scratch: &mut Scratch, pc: u64) -> Result<(), StopReason> {
@@ -50,18 +64,17 @@ pub(crate) fn find_mapping(scratch: &mut Scratch, pc: u64) -> Result<(), StopRea
     if pc > ADDRESS_MAX {
         return Err(StopReason::NoMapping);
     }
-    let tgid = scratch.header.tgid;
-    scratch.helpers += 2;
-    let Some(process) = PROCESSES.get_ptr(&tgid) else {
+    let found = match owner(scratch) {
+        None if take_ancestors_mappings() != 0 => owner(scratch),
+        found => found,
+    };
+    let Some(process) = found else {
         return Err(StopReason::ProcessUnknown);
     };
+    let tgid = scratch.owner_tgid;
+    scratch.helpers += 1;
     // SAFETY: the verifier checked the map value; `last_start` checks each index.
     unsafe {
-        if (*process).start_time != scratch.header.start_time
-            || (*process).exec_id != scratch.header.exec_id
-        {
-            return Err(StopReason::ProcessUnknown);
-        }
         let block = last_start!(
             (&raw const (*process).starts).cast::<u64>(),
             PROCESS_BLOCKS,

@@ -8,6 +8,7 @@ mod emit;
 mod lookup;
 mod maps;
 mod memory;
+mod parent;
 mod snapshot;
 
 use aya_ebpf::EbpfContext;
@@ -20,9 +21,10 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::perf_event;
 use aya_ebpf::programs::PerfEventContext;
 use leadsman_ebpf::abi::Counter;
+use leadsman_ebpf::code::{ends_with_call, ends_with_syscall};
 use leadsman_ebpf::limits::{FRAMES_PER_CALL, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, WALK_CALLS};
-use leadsman_ebpf::registers::{ALL_KNOWN, Registers, is_behind_syscall, number};
-use leadsman_ebpf::root::{ends_with_call, may_hide_root};
+use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
+use leadsman_ebpf::root::may_hide_root;
 use leadsman_ebpf::rule::{Kind, Rule};
 use leadsman_ebpf::step::{step, step_frame_pointer};
 use leadsman_ebpf::stop::StopReason;
@@ -72,6 +74,9 @@ pub(crate) fn sample(ctx: PerfEventContext) -> u32 {
     scratch.header.start_time = kernel_word(leader, offsets.task_start_time);
     scratch.header.exec_id = kernel_half(task, offsets.task_exec_id);
     scratch.header.reserved = 0;
+    scratch.owner_tgid = scratch.header.tgid;
+    scratch.owner_start_time = scratch.header.start_time;
+    scratch.owner_exec_id = scratch.header.exec_id;
     scratch.calls = 0;
     scratch.helpers = 0;
     scratch.return_address = 0;
@@ -283,7 +288,7 @@ unsafe fn registers_of_context(data: *const bpf_perf_event_data, registers: &mut
 #[inline(always)]
 fn is_in_system_call(scratch: &Scratch) -> bool {
     let number = scratch.saved[PT_REGS_ORIG_AX] as i64;
-    number >= 0 && user_word(scratch.registers.pc.wrapping_sub(8)).is_none_or(is_behind_syscall)
+    number >= 0 && user_word(scratch.registers.pc.wrapping_sub(8)).is_none_or(ends_with_syscall)
 }
 
 #[inline(always)]

@@ -53,8 +53,12 @@ pub(crate) static OFFSETS: KernelOffsets = KernelOffsets {
     task_flags: 0,
     task_mm: 0,
     task_group_leader: 0,
+    task_tgid: 0,
+    task_real_parent: 0,
     task_start_time: 0,
     task_exec_id: 0,
+    task_parent_exec_id: 0,
+    mm_start_stack: 0,
     stack_to_registers: 0,
 };
 
@@ -65,6 +69,10 @@ pub(crate) struct Scratch {
     pub(crate) registers: Registers,
     /// The youngest frame, for a snapshot.
     pub(crate) first: Registers,
+    /// Whose mappings apply: the sampled process's, or its parent's, as [`Process`] tells them apart.
+    pub(crate) owner_start_time: u64,
+    pub(crate) owner_tgid: u32,
+    pub(crate) owner_exec_id: u32,
     /// First address and length of the mapping found last; length 0: none.
     pub(crate) mapping_start: u64,
     pub(crate) mapping_length: u64,

@@ -65,25 +65,3 @@ impl Registers {
         self.general[number::RBP as usize]
     }
 }
-
-/// Whether the eight bytes before an address, little endian, end with `syscall` (0F 05).
-#[inline(always)]
-#[must_use]
-pub fn is_behind_syscall(bytes: u64) -> bool {
-    bytes >> 48 == 0x050f
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_behind_syscall;
-
-    #[test]
-    fn a_system_call_is_known_by_its_instruction() {
-        let before = |code: [u8; 8]| is_behind_syscall(u64::from_le_bytes(code));
-        // mov $0xca,%eax; syscall
-        assert!(before([0, 0xb8, 0xca, 0, 0, 0, 0x0f, 0x05]));
-        // ret; nopw: what stands before a function's first byte
-        assert!(!before([0x05, 0xc3, 0x66, 0x0f, 0x1f, 0x44, 0, 0]));
-        assert!(!before([0, 0, 0, 0, 0, 0, 0x05, 0x0f]));
-    }
-}

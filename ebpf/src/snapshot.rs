@@ -1,55 +1,56 @@
 //! What user space needs to walk a stack that the walker could not: the youngest frame's registers, the top of its stack,
-//! and of the stack that a signal interrupted, when the handler runs on another.
+//! and a further piece of it, of the stack that a signal interrupted, when the handler runs on another, or from above the
+//! pages that a new frame has not touched yet.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use leadsman_ebpf::abi::SnapshotHead;
-use leadsman_ebpf::limits::{INTERRUPTED_BYTES, MAX_KERNEL_FRAMES, RED_ZONE_BYTES, SNAPSHOT_BYTES};
+use leadsman_ebpf::limits::{FURTHER_BYTES, MAX_KERNEL_FRAMES, RED_ZONE_BYTES, SNAPSHOT_BYTES};
 
 use crate::maps::{SCRATCH, Scratch};
-use crate::memory::opaque;
+use crate::memory::{opaque, user_word};
 
 const PAGE: u64 = 4096;
 /// Pages of a stack that has all of its room.
 pub(crate) const WHOLE: u64 = SNAPSHOT_BYTES as u64 / PAGE;
 const RED_ZONE: u64 = RED_ZONE_BYTES as u64;
 const STACK: u64 = SNAPSHOT_BYTES as u64 - RED_ZONE;
-const INTERRUPTED: u64 = INTERRUPTED_BYTES as u64;
+const FURTHER: u64 = FURTHER_BYTES as u64;
 
 /// Bytes of a snapshot behind its head.
 #[derive(Default)]
 pub(crate) struct Snapshot {
     /// Of the stack, its red zone included; zero when nothing could be read.
     pub(crate) stack: u64,
-    /// Of the interrupted stack.
-    pub(crate) interrupted: u64,
+    /// Of the further piece.
+    pub(crate) further: u64,
 }
 
-/// Puts a snapshot behind the kernel frames, of each stack at most `pages`.
+/// Puts a snapshot behind the kernel frames, of each piece at most `pages`.
 #[inline(always)]
 pub(crate) fn take(pages: u64) -> Snapshot {
     let taken = take_stacks(pages);
     Snapshot {
         stack: taken & HALF,
-        interrupted: taken >> 32,
+        further: taken >> 32,
     }
 }
 
 const HALF: u64 = u32::MAX as u64;
 
-/// [`take`] as a global function, which the verifier checks once: the stack's bytes below those of the interrupted one.
+/// [`take`] as a global function, which the verifier checks once: the stack's bytes below those of the further piece.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn take_stacks(pages: u64) -> u64 {
     let Some((scratch, head)) = place() else {
         return 0;
     };
-    // SAFETY: `head` has room for a head and both stacks behind it.
+    // SAFETY: `head` has room for a head and both pieces behind it.
     unsafe {
         let rsp = (*scratch).first.rsp();
         (*head).registers = (*scratch).first;
         // Volatile: LLVM would call its memset, which older verifiers walk byte by byte.
-        (&raw mut (*head).interrupted_start).write_volatile(0);
-        (&raw mut (*head).interrupted_bytes).write_volatile(0);
+        (&raw mut (*head).further_start).write_volatile(0);
+        (&raw mut (*head).further_bytes).write_volatile(0);
         let red_zone = head.add(1).cast::<u8>();
         // Zeros where it lies in a page that nobody has touched yet.
         bpf_probe_read_user(
@@ -59,19 +60,42 @@ extern "C" fn take_stacks(pages: u64) -> u64 {
         );
         let stack = red_zone.add(RED_ZONE_BYTES);
         let bytes = read::<STACK>(stack, rsp, pages);
-        if bytes == 0 {
-            return 0;
+        let mut start = interrupted_stack(bytes);
+        if start == 0 {
+            start = first_touched(rsp.wrapping_add(bytes));
         }
-        let start = interrupted_stack(bytes);
-        let mut interrupted = 0;
+        let mut further = 0;
         let bytes = opaque(bytes);
         if start != 0 && bytes <= STACK {
-            interrupted = read::<INTERRUPTED>(stack.add(bytes as usize), start, pages);
-            (*head).interrupted_start = start;
-            (*head).interrupted_bytes = interrupted;
+            further = read::<FURTHER>(stack.add(bytes as usize), start, pages);
+            (*head).further_start = start;
+            (*head).further_bytes = further;
         }
-        RED_ZONE + bytes | interrupted << 32
+        if bytes | further == 0 {
+            return 0;
+        }
+        RED_ZONE + bytes | further << 32
     }
+}
+
+/// Pages in a frame that may be untouched: two buffers of 16 KiB.
+const UNTOUCHED: u64 = 8;
+
+/// Where the stack can be read from `address` upwards: a function that has just made room for its frame has its return
+/// address above pages that nobody has touched. Zero when that is nowhere.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn first_touched(address: u64) -> u64 {
+    let mut address = address;
+    let mut tried = 0;
+    while tried <= UNTOUCHED {
+        if user_word(address).is_some() {
+            return address;
+        }
+        address = (address & !(PAGE - 1)).wrapping_add(PAGE);
+        tried += 1;
+    }
+    0
 }
 
 /// The scratch space, and where in its words the head stands.

@@ -12,7 +12,8 @@ pub enum StopReason {
     ReturnAddressZero = 2,
     /// The frame pointer chain ended in zero.
     FramePointerZero = 3,
-    /// The sample has no user stack: a kernel thread, or a process that has given up its memory at its end.
+    /// The sample has no user stack: a kernel thread, or a process that has given up its memory, at its
+    /// end or for its next program.
     KernelThread = 4,
     /// The frame's return address was pushed by no call: the first function of a stack that was laid out by hand, a
     /// coroutine's for instance (see [`root`](crate::root)).

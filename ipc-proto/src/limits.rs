@@ -16,8 +16,8 @@ pub const MAX_FRAMES: usize = 1280;
 pub const MAX_KERNEL_FRAMES: usize = 127;
 /// Bytes of user stack in a snapshot.
 pub const MAX_SNAPSHOT: usize = 16 * 1024;
-/// Bytes of the stack that a signal interrupted, in a snapshot.
-pub const MAX_INTERRUPTED: usize = 8 * 1024;
+/// Bytes of the second piece of stack of a snapshot.
+pub const MAX_FURTHER: usize = 8 * 1024;
 /// Stacks of one batch message.
 pub const MAX_STACKS: usize = 4096;
 /// Mappings of one message.

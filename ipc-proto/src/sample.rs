@@ -3,8 +3,8 @@
 use crate::codec::{Bytes, List};
 use crate::ids::{BuildId, ExecutableId, ImageId, Pid, Tid, WindowId};
 use crate::limits::{
-    MAX_CGROUPS, MAX_FRAMES, MAX_INTERRUPTED, MAX_KERNEL_FRAMES, MAX_MAPPINGS, MAX_PATH,
-    MAX_SNAPSHOT, MAX_STACKS,
+    MAX_CGROUPS, MAX_FRAMES, MAX_FURTHER, MAX_KERNEL_FRAMES, MAX_MAPPINGS, MAX_PATH, MAX_SNAPSHOT,
+    MAX_STACKS,
 };
 use crate::{messages, wire_enum, wire_struct};
 
@@ -207,10 +207,11 @@ wire_struct! {
         pub pc_is_exact: bool,
         /// The stack from `RED_ZONE_BYTES` below rsp upwards.
         pub stack: Bytes<MAX_SNAPSHOT>,
-        /// Address of the first byte of `interrupted`.
-        pub interrupted_start: u64,
-        /// The stack that a signal interrupted, from its rsp upwards, when the handler runs on another; else nothing.
-        pub interrupted: Bytes<MAX_INTERRUPTED>,
+        /// Address of the first byte of `further`.
+        pub further_start: u64,
+        /// A second piece of stack: the one that a signal interrupted, from its rsp upwards, when the handler runs on
+        /// another, else what lies behind `stack` and the pages that nobody has touched yet; often nothing.
+        pub further: Bytes<MAX_FURTHER>,
     }
 }
 

@@ -131,7 +131,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     );
     (place, walk).prop_map(|(place, walk)| {
         let (window, image, tid, thread_name, cgroup) = place;
-        let (stop, kernel, registers, pc_is_exact, stack, interrupted_start, interrupted) = walk;
+        let (stop, kernel, registers, pc_is_exact, stack, further_start, further) = walk;
         Snapshot {
             window,
             image,
@@ -143,8 +143,8 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             registers,
             pc_is_exact,
             stack,
-            interrupted_start,
-            interrupted,
+            further_start,
+            further,
         }
     })
 }

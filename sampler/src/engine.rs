@@ -314,8 +314,8 @@ impl Engine {
             registers: List(snapshot.registers),
             pc_is_exact: snapshot.pc_is_exact,
             stack: Bytes(snapshot.stack),
-            interrupted_start: snapshot.interrupted_start,
-            interrupted: Bytes(snapshot.interrupted),
+            further_start: snapshot.further_start,
+            further: Bytes(snapshot.further),
         }
     }
 

@@ -13,9 +13,7 @@
 use ipc_proto::codec::{DecodeError, Reader, Wire};
 use ipc_proto::ids::ExecutableId;
 use leadsman_ebpf::abi::MISSING_SHIFT;
-use leadsman_ebpf::limits::{
-    INTERRUPTED_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SNAPSHOT_BYTES,
-};
+use leadsman_ebpf::limits::{FURTHER_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SNAPSHOT_BYTES};
 use leadsman_ebpf::stop::StopReason;
 
 /// One sample.
@@ -50,9 +48,9 @@ pub(crate) struct RawSnapshot {
     /// Whether the pc is where execution stood rather than behind a `syscall`.
     pub(crate) pc_is_exact: bool,
     pub(crate) stack: Vec<u8>,
-    /// Where the interrupted stack stands, and its bytes; none when no signal handler runs on another.
-    pub(crate) interrupted_start: u64,
-    pub(crate) interrupted: Vec<u8>,
+    /// Where a second piece of stack stands, and its bytes; often none.
+    pub(crate) further_start: u64,
+    pub(crate) further: Vec<u8>,
 }
 
 /// Decodes a record; see `leadsman_ebpf::abi::RecordHeader`.
@@ -89,19 +87,15 @@ pub(crate) fn decode(record: &[u8]) -> Result<RawSample, DecodeError> {
         let registers = words(&mut reader, 17)?;
         let _known = u32::decode(&mut reader)?;
         let pc_is_exact = u32::decode(&mut reader)? != 0;
-        let interrupted_start = u64::decode(&mut reader)?;
-        let interrupted_bytes = u64::decode(&mut reader)?;
-        let interrupted_bytes = bounded(
-            "bytes of the interrupted stack",
-            interrupted_bytes,
-            INTERRUPTED_BYTES,
-        )?;
+        let further_start = u64::decode(&mut reader)?;
+        let further_bytes = u64::decode(&mut reader)?;
+        let further_bytes = bounded("further bytes of stack", further_bytes, FURTHER_BYTES)?;
         Some(RawSnapshot {
             registers,
             pc_is_exact,
             stack: reader.take(snapshot_bytes)?.to_vec(),
-            interrupted_start,
-            interrupted: reader.take(interrupted_bytes)?.to_vec(),
+            further_start,
+            further: reader.take(further_bytes)?.to_vec(),
         })
     };
     reader.finish()?;
@@ -185,10 +179,7 @@ mod tests {
         assert_eq!(unfinished.missing, (ExecutableId(6), 2 << 12));
         let snapshot = unfinished.snapshot.expect("has one");
         assert_eq!((snapshot.registers.len(), snapshot.stack.len()), (17, 64));
-        assert_eq!(
-            (snapshot.interrupted_start, snapshot.interrupted),
-            (7, vec![3; 16])
-        );
+        assert_eq!((snapshot.further_start, snapshot.further), (7, vec![3; 16]));
     }
 
     #[test]

@@ -12,9 +12,10 @@
 use ipc_proto::ids::ExecutableId;
 use ipc_proto::sample::{Frame, Mapping, Snapshot};
 use ipc_proto::table_file::TableFile;
+use leadsman_ebpf::code::ends_with_call;
 use leadsman_ebpf::limits::{MAX_USER_FRAMES, RED_ZONE_BYTES};
 use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
-use leadsman_ebpf::root::{ends_with_call, may_hide_root};
+use leadsman_ebpf::root::may_hide_root;
 use leadsman_ebpf::rule::{Kind, Rule};
 use leadsman_ebpf::step::{Stack, step, step_frame_pointer};
 use leadsman_ebpf::stop::StopReason;
@@ -67,8 +68,8 @@ pub(crate) fn walk(snapshot: &Snapshot, code: &impl Code) -> Walk {
     let mut stack = SnapshotStack {
         start: registers.rsp().wrapping_sub(RED_ZONE_BYTES as u64),
         bytes: &snapshot.stack.0,
-        interrupted_start: snapshot.interrupted_start,
-        interrupted: &snapshot.interrupted.0,
+        further_start: snapshot.further_start,
+        further: &snapshot.further.0,
     };
     let mut entry = Entry::default();
     while walk.frames.len() < MAX_USER_FRAMES {
@@ -173,18 +174,18 @@ fn registers(snapshot: &Snapshot) -> Option<Registers> {
     })
 }
 
-/// The bytes from the red zone below the stack pointer upwards, and those of the stack that a signal interrupted.
+/// The bytes from the red zone below the stack pointer upwards, and those of the second piece.
 struct SnapshotStack<'a> {
     start: u64,
     bytes: &'a [u8],
-    interrupted_start: u64,
-    interrupted: &'a [u8],
+    further_start: u64,
+    further: &'a [u8],
 }
 
 impl Stack for SnapshotStack<'_> {
     fn word(&mut self, address: u64) -> Option<u64> {
         word_of(self.bytes, self.start, address)
-            .or_else(|| word_of(self.interrupted, self.interrupted_start, address))
+            .or_else(|| word_of(self.further, self.further_start, address))
     }
 
     const UNREADABLE: StopReason = StopReason::SnapshotExhausted;

@@ -24,7 +24,7 @@ impl Waiting {
     /// Bytes that it holds.
     fn bytes(&self) -> usize {
         let snapshot = &self.snapshot;
-        snapshot.stack.0.len() + snapshot.interrupted.0.len() + size_of::<Self>()
+        snapshot.stack.0.len() + snapshot.further.0.len() + size_of::<Self>()
     }
 }
 

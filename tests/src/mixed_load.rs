@@ -71,6 +71,18 @@ impl MixedLoad {
         Ok(load)
     }
 
+    /// Starts nothing but short processes instead: pipelines in subshells, forked without end, of programs that are done
+    /// in a millisecond. Ends as the others do.
+    pub fn of_short_processes() -> Result<Self> {
+        let mut load = Self {
+            members: Vec::new(),
+        };
+        let script = "f() { echo \"$1\" | tr a-z A-Z | sed 's/A/b/g;s/C.*D/x/'; }
+            while :; do x=$(f abcdef); /bin/true; y=$(f \"$x\"); done";
+        load.add("shell loop", &require_command("bash")?, &["-c", script])?;
+        Ok(load)
+    }
+
     /// What was started.
     #[must_use]
     pub fn members(&self) -> &[Member] {

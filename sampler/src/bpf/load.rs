@@ -36,7 +36,7 @@ pub(crate) enum LoadError {
     #[error("{0}")]
     Btf(#[from] BtfError),
     /// A field that the programs need.
-    #[error("this kernel's struct task_struct has no member {0}")]
+    #[error("this kernel's structs have no member {0}")]
     NoMember(&'static str),
     /// The kernel refused the object's maps.
     #[error("the kernel refused Leadsman's BPF maps: {0}: CAP_BPF is needed")]
@@ -99,27 +99,34 @@ pub(crate) struct Loaded {
 fn offsets() -> Result<KernelOffsets, LoadError> {
     let bytes = fs::read(BTF_PATH).map_err(LoadError::NoBtf)?;
     let btf = Btf::parse(&bytes)?;
-    let [stack, flags, mm, leader, start, old_start, exec_id] = btf.offsets(
-        "task_struct",
-        [
-            "stack",
-            "flags",
-            "mm",
-            "group_leader",
-            "start_boottime",
-            "real_start_time",
-            "self_exec_id",
-        ],
-    )?;
+    const MEMBERS: [&str; 10] = [
+        "stack",
+        "flags",
+        "mm",
+        "group_leader",
+        "tgid",
+        "real_parent",
+        "start_boottime",
+        "self_exec_id",
+        "parent_exec_id",
+        // Before Linux 5.5 the name of `start_boottime`.
+        "real_start_time",
+    ];
+    let mut found = btf.offsets("task_struct", MEMBERS)?;
+    found[6] = found[6].or(found[9]);
+    let member = |index: usize| found[index].ok_or(LoadError::NoMember(MEMBERS[index]));
+    let [start_stack] = btf.offsets("mm_struct", ["start_stack"])?;
     Ok(KernelOffsets {
-        task_stack: stack.ok_or(LoadError::NoMember("stack"))?,
-        task_flags: flags.ok_or(LoadError::NoMember("flags"))?,
-        task_mm: mm.ok_or(LoadError::NoMember("mm"))?,
-        task_group_leader: leader.ok_or(LoadError::NoMember("group_leader"))?,
-        task_start_time: start
-            .or(old_start)
-            .ok_or(LoadError::NoMember("start_boottime"))?,
-        task_exec_id: exec_id.ok_or(LoadError::NoMember("self_exec_id"))?,
+        task_stack: member(0)?,
+        task_flags: member(1)?,
+        task_mm: member(2)?,
+        task_group_leader: member(3)?,
+        task_tgid: member(4)?,
+        task_real_parent: member(5)?,
+        task_start_time: member(6)?,
+        task_exec_id: member(7)?,
+        task_parent_exec_id: member(8)?,
+        mm_start_stack: start_stack.ok_or(LoadError::NoMember("start_stack"))?,
         stack_to_registers: STACK_TO_REGISTERS,
     })
 }

@@ -310,8 +310,8 @@ fn a_handler_s_other_stack_leads_to_what_it_interrupted() {
     let mut snapshot = snapshot(TEXT + 0x10, 0, &words);
     let cut = walk(&snapshot, &process);
     assert_eq!(cut.stop, StopReason::SnapshotExhausted);
-    snapshot.interrupted_start = OTHER;
-    snapshot.interrupted = Bytes(
+    snapshot.further_start = OTHER;
+    snapshot.further = Bytes(
         [0, TEXT + 0x305]
             .iter()
             .flat_map(|word: &u64| word.to_le_bytes())

@@ -21,6 +21,7 @@ use super::go::GoTable;
 use super::omission::{Omission, Omissions};
 use super::plt::Plt;
 use super::segments::Segments;
+use super::start_code::StartCode;
 
 /// FDEs kept of one file: 24 MB of them. The largest browsers have about 800,000.
 pub(super) const MAX_FUNCTIONS: usize = 1 << 20;
@@ -72,6 +73,8 @@ const GO_DATA_ALIGNMENT: i64 = -4;
 const GO_TABLE: u32 = u32::MAX;
 /// [`Function::cie`] of procedure linkage tables; `instructions` is the index of one.
 const PLT: u32 = u32::MAX - 1;
+/// [`Function::cie`] of start code; `instructions` is the index of one.
+const START_CODE: u32 = u32::MAX - 2;
 
 /// What is known of code that neither section describes.
 #[derive(Debug, Default)]
@@ -97,6 +100,7 @@ pub(super) struct Functions<'a> {
     eh_frame: Option<Section<'a>>,
     debug_frame: Option<Section<'a>>,
     undescribed: Undescribed<'a>,
+    start_code: Vec<StartCode>,
     cies: Vec<Cie>,
     functions: Vec<Function>,
 }
@@ -155,9 +159,27 @@ impl<'a> Functions<'a> {
             eh_frame,
             debug_frame,
             undescribed,
+            start_code: Vec::new(),
             cies,
             functions,
         }
+    }
+
+    /// Adds code that was found where no function is.
+    pub(super) fn add_start_code(&mut self, start_code: Vec<StartCode>, omissions: &mut Omissions) {
+        if start_code.is_empty() {
+            return;
+        }
+        let more = (0..).zip(&start_code).map(|(index, code)| Function {
+            start: code.start,
+            length: code.length,
+            cie: START_CODE,
+            instructions: index,
+            instructions_length: 0,
+        });
+        self.functions.extend(more);
+        order(&mut self.functions, omissions);
+        self.start_code = start_code;
     }
 
     /// The functions, ascending.
@@ -188,12 +210,12 @@ impl<'a> Functions<'a> {
         interpreter: &mut Interpreter,
         sink: &mut impl RowSink,
     ) {
-        if function.cie == PLT {
-            let plt = self.undescribed.plts.get(function.instructions as usize);
-            return match plt {
-                Some(plt) => plt.rows(end, sink),
-                None => sink.unreadable(function.start, end, Omission::BadCie),
-            };
+        let index = function.instructions as usize;
+        if let (PLT, Some(plt)) = (function.cie, self.undescribed.plts.get(index)) {
+            return plt.rows(end, sink);
+        }
+        if let (START_CODE, Some(code)) = (function.cie, self.start_code.get(index)) {
+            return code.rows(end, sink);
         }
         let program = self
             .cies

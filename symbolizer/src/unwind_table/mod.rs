@@ -21,6 +21,7 @@ mod plt;
 mod rows;
 mod sections;
 mod segments;
+mod start_code;
 
 use ipc_proto::table_file::TableWriter;
 use leadsman_ebpf::rule::Rule;
@@ -119,7 +120,7 @@ impl UnwindTable {
 pub fn build<'a, R: ReadRef<'a>>(data: R) -> Result<UnwindTable, BuildError> {
     let mut omissions = Omissions::default();
     let sections = Sections::read(data, &mut omissions)?;
-    let functions = functions(&sections, &mut omissions);
+    let functions = functions(data, &sections, &mut omissions);
     let mut sink = TableSink {
         packer: Packer::new(omissions),
         segment: Segment {
@@ -145,9 +146,13 @@ pub fn build<'a, R: ReadRef<'a>>(data: R) -> Result<UnwindTable, BuildError> {
     })
 }
 
-fn functions<'a>(sections: &'a Sections<'_>, omissions: &mut Omissions) -> Functions<'a> {
+fn functions<'a, 'b, R: ReadRef<'b>>(
+    data: R,
+    sections: &'a Sections<'_>,
+    omissions: &mut Omissions,
+) -> Functions<'a> {
     let header = sections.eh_frame_hdr();
-    Functions::find(
+    let mut functions = Functions::find(
         sections.eh_frame(),
         sections.debug_frame(),
         header
@@ -159,7 +164,10 @@ fn functions<'a>(sections: &'a Sections<'_>, omissions: &mut Omissions) -> Funct
         },
         &sections.segments,
         omissions,
-    )
+    );
+    let start_code = start_code::find(data, &sections.segments, functions.all());
+    functions.add_start_code(start_code, omissions);
+    functions
 }
 
 /// Takes the functions of a segment in order.

@@ -43,7 +43,7 @@ pub fn rows<'a, R: ReadRef<'a>>(
 ) -> Result<Omissions, BuildError> {
     let mut omissions = Omissions::default();
     let sections = Sections::read(data, &mut omissions)?;
-    let functions = functions(&sections, &mut omissions);
+    let functions = functions(data, &sections, &mut omissions);
     let mut sink = LogicalSink {
         show,
         covered_until: None,
