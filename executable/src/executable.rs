@@ -12,6 +12,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::build_id::BuildId;
 use crate::debugdata;
 use crate::debuglink::{self, DebugFileWanted};
@@ -31,6 +33,8 @@ use crate::work::Work;
 const UNNAMED: &str = "??";
 /// What one remembered answer is estimated to take.
 const ANSWER_BYTES: usize = 64;
+/// The same for a remembered name for people.
+const DEMANGLED_BYTES: usize = 16;
 
 /// A frame with names; the numbers are those of its executable's [`Names`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,9 +111,11 @@ impl<T> Source<T> {
 /// Answers are kept by address.
 #[derive(Debug, Default)]
 struct Answers {
-    by_address: HashMap<u64, Answer>,
+    by_address: HashMap<u64, Answer, RandomState>,
     frames: Vec<Frame>,
     names: Names,
+    /// Names for people, by those of the symbol table.
+    demangled: HashMap<NameId, NameId, RandomState>,
     /// Addresses whose answer was that the work is used up.
     postponed: Vec<u64>,
 }
@@ -260,10 +266,8 @@ impl Executable {
 
     /// The frames at an ELF address, innermost first.
     pub fn frames(&mut self, address: u64) -> Resolved<'_> {
-        if !self.answers.by_address.contains_key(&address) {
-            self.answer(address);
-        }
-        let answer = self.answers.by_address.get(&address);
+        let known = self.answers.by_address.get(&address).copied();
+        let answer = known.or_else(|| self.answer(address));
         let frames = answer.and_then(|answer| {
             let first = answer.first as usize;
             let end = first.checked_add(answer.count as usize)?;
@@ -276,7 +280,8 @@ impl Executable {
         }
     }
 
-    fn answer(&mut self, address: u64) {
+    /// Finds out and notes what is at an address.
+    fn answer(&mut self, address: u64) -> Option<Answer> {
         let first = self.answers.frames.len();
         let reason = match self.resolve(address) {
             Ok(()) => None,
@@ -290,16 +295,13 @@ impl Executable {
         }
         let count = self.answers.frames.len().saturating_sub(first);
         // 4 G frames do not fit the budget: the numbers always fit.
-        if let (Ok(first), Ok(count)) = (u32::try_from(first), u32::try_from(count)) {
-            self.answers.by_address.insert(
-                address,
-                Answer {
-                    first,
-                    count,
-                    reason,
-                },
-            );
-        }
+        let answer = Answer {
+            first: u32::try_from(first).ok()?,
+            count: u32::try_from(count).ok()?,
+            reason,
+        };
+        self.answers.by_address.insert(address, answer);
+        Some(answer)
     }
 
     /// Appends the frames at an address.
@@ -486,7 +488,15 @@ impl Executable {
     fn push(&mut self, raw: &str, (file, line): (Option<&str>, u32), inlined: bool) {
         let answers = &mut self.answers;
         let system_name = answers.names.intern(raw);
-        let function = answers.names.intern(&demangle(raw));
+        let function = match answers.demangled.get(&system_name) {
+            // A name that was cut or cleaned may be another one's, too.
+            Some(function) if answers.names.get(system_name) == raw => *function,
+            _ => {
+                let function = answers.names.intern(&demangle(raw));
+                answers.demangled.insert(system_name, function);
+                function
+            }
+        };
         let file = file.map(|file| answers.names.intern(file));
         answers.frames.push(Frame {
             function,
@@ -527,6 +537,7 @@ impl Executable {
             .by_address
             .len()
             .saturating_mul(ANSWER_BYTES)
+            .saturating_add(self.answers.demangled.len().saturating_mul(DEMANGLED_BYTES))
             .saturating_add(size_of_val(self.answers.frames.as_slice()))
             .saturating_add(self.answers.names.heap_bytes());
         [

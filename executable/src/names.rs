@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 /// Bytes of the longest name that is kept; longer ones are cut and end in `…`.
 pub const MAX_NAME: usize = 4000;
 
@@ -15,7 +17,7 @@ pub struct NameId(pub u32);
 #[derive(Debug, Default)]
 pub struct Names {
     texts: Vec<Arc<str>>,
-    numbers: HashMap<Arc<str>, NameId>,
+    numbers: HashMap<Arc<str>, NameId, RandomState>,
     bytes: usize,
 }
 

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::executable::Executable;
 
 /// Executables whose files are kept open.
@@ -34,7 +36,7 @@ struct Slot {
 /// The executables.
 #[derive(Debug)]
 pub struct Cache {
-    slots: HashMap<ExecutableKey, Slot>,
+    slots: HashMap<ExecutableKey, Slot, RandomState>,
     budget: usize,
     clock: u64,
     counts: CacheCounts,
@@ -45,7 +47,7 @@ impl Cache {
     #[must_use]
     pub fn new(budget: usize) -> Self {
         Self {
-            slots: HashMap::new(),
+            slots: HashMap::default(),
             budget,
             clock: 0,
             counts: CacheCounts::default(),

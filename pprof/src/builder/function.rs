@@ -1,5 +1,6 @@
 //! The profile's functions, each once.
 
+use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
 use super::string_table::StringTable;
@@ -12,7 +13,7 @@ pub struct FunctionId(pub(super) u64);
 #[derive(Debug, Default)]
 pub(super) struct FunctionTable {
     // Their ids are 0 until the end.
-    functions: IndexSet<proto::Function>,
+    functions: IndexSet<proto::Function, RandomState>,
 }
 
 impl FunctionTable {

@@ -1,5 +1,6 @@
 //! The profile's locations, each once: an address of a mapping with the functions found there.
 
+use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
 use super::function::FunctionId;
@@ -22,7 +23,7 @@ pub struct Line {
 #[derive(Debug, Default)]
 pub(super) struct LocationTable {
     // Their ids are 0 until the end.
-    locations: IndexSet<proto::Location>,
+    locations: IndexSet<proto::Location, RandomState>,
 }
 
 impl LocationTable {

@@ -1,5 +1,6 @@
 //! The profile's mappings, each once, and what is known of the code in them.
 
+use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
 use super::string_table::StringTable;
@@ -27,7 +28,7 @@ pub struct Mapping<'a> {
 #[derive(Debug, Default)]
 pub(super) struct MappingTable {
     // Their ids are 0 and their has_* flags unset until the end.
-    mappings: IndexSet<proto::Mapping>,
+    mappings: IndexSet<proto::Mapping, RandomState>,
 }
 
 impl MappingTable {

@@ -1,5 +1,6 @@
 //! The profile's samples: counted stacks under their labels.
 
+use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 
 use super::location::LocationId;
@@ -29,7 +30,7 @@ struct Key {
 
 #[derive(Debug, Default)]
 pub(super) struct SampleTable {
-    counts: IndexMap<Key, i64>,
+    counts: IndexMap<Key, i64, RandomState>,
 }
 
 impl SampleTable {

@@ -1,17 +1,18 @@
 //! The profile's strings, each once. Knows nothing of what they mean.
 
+use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
 /// Strings in order of their first use; the first is "", as the format demands.
 #[derive(Debug)]
 pub(super) struct StringTable {
-    strings: IndexSet<Box<str>>,
+    strings: IndexSet<Box<str>, RandomState>,
 }
 
 impl Default for StringTable {
     fn default() -> Self {
         Self {
-            strings: IndexSet::from([Box::from("")]),
+            strings: IndexSet::from_iter([Box::from("")]),
         }
     }
 }
