@@ -33,8 +33,6 @@ use crate::uploads::Uploads;
 const MAX_LINKS: usize = 2;
 /// Verdicts that may wait for a peer that does not read; it is not heard before it takes some.
 const MAX_VERDICTS: usize = 256;
-/// Longest wait, nanoseconds: a report is due then.
-const LONGEST_WAIT: u64 = 1_000_000_000;
 
 /// Why the loop can't go on.
 #[derive(Debug, Error)]
@@ -173,10 +171,9 @@ impl EventLoop {
             flags.set(PollFlags::OUT, !client.verdicts.is_empty());
             PollFd::new(&client.link, flags)
         }));
-        let due = self.engine.next_due();
-        let wait = due.map_or(LONGEST_WAIT, |due| {
-            due.saturating_sub(monotonic()).min(LONGEST_WAIT)
-        });
+        let now = monotonic();
+        let due = self.engine.next_due().unwrap_or(u64::MAX);
+        let wait = due.saturating_sub(now).min(self.reporter.pause(now));
         let timeout = Timespec {
             tv_sec: (wait / 1_000_000_000) as i64,
             tv_nsec: (wait % 1_000_000_000) as i64,

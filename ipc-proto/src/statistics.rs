@@ -1,4 +1,4 @@
-//! Every process to the viewer: its counters and gauges, about once a second.
+//! Every process to the viewer: its counters and gauges, every few seconds.
 
 use crate::codec::{Bytes, List};
 use crate::limits::{MAX_BUCKETS, MAX_LABELS, MAX_METRIC_TEXT, MAX_METRICS};

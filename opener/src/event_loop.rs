@@ -24,6 +24,8 @@ use crate::workers::{Job, Outcome, Workers};
 const MAX_LINKS: usize = 4;
 /// Requests of one peer that are under way or answered but not taken; it is not heard before it takes some.
 const MAX_UNDER_WAY: usize = 128;
+/// Longest wait while a request is under way, nanoseconds.
+const LONGEST_WAIT: u64 = 1_000_000_000;
 const ROLES: [Role; 2] = [Role::Sampler, Role::Symbolizer];
 
 struct Client {
@@ -115,11 +117,15 @@ impl EventLoop {
             flags.set(PollFlags::OUT, !client.replies.is_empty());
             PollFd::new(&client.link, flags)
         }));
-        let second = Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
+        // Whoever is under way may take too long.
+        let is_idle = self.clients.iter().all(|client| client.under_way == 0);
+        let longest = if is_idle { u64::MAX } else { LONGEST_WAIT };
+        let wait = longest.min(self.reporter.pause(monotonic()));
+        let timeout = Timespec {
+            tv_sec: (wait / 1_000_000_000) as i64,
+            tv_nsec: (wait % 1_000_000_000) as i64,
         };
-        match poll(&mut fds, Some(&second)) {
+        match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error),
         }

@@ -131,7 +131,8 @@ impl EventLoop {
             let terminated = self.termination.asked();
             self.drain();
             let now = monotonic();
-            if now.saturating_sub(last_tick) >= TICK / 2 || self.engine.window_end() <= Some(now) {
+            let ticks = now.saturating_sub(last_tick) >= TICK / 2;
+            if ticks || self.engine.window_end() <= Some(now) {
                 last_tick = now;
                 self.engine.on_tick(now);
             } else {
@@ -139,7 +140,7 @@ impl EventLoop {
             }
             let ended = if terminated {
                 Some(Ended::Terminated)
-            } else if self.reporter.is_due(now) {
+            } else if ticks {
                 self.must_restart()
             } else {
                 None

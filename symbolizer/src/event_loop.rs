@@ -35,8 +35,7 @@ use crate::table_worker::{TableCounts, TableJob, TableResult, TableWorker};
 const MAX_MESSAGES_AT_ONCE: usize = 256;
 /// Messages that may wait for a sampler that does not read; then its link is closed.
 const MAX_SAMPLER_QUEUE: usize = 8192;
-/// Longest wait, nanoseconds: for a report, or for somebody to listen.
-const LONGEST_WAIT: u64 = 1_000_000_000;
+/// Longest wait for somebody to listen, nanoseconds.
 const CONNECT_WAIT: u64 = 200_000_000;
 /// How long the sampler's last window is waited for after the process was asked to end, nanoseconds.
 const LAST_WINDOW_PATIENCE: u64 = 700_000_000;
@@ -236,12 +235,13 @@ impl EventLoop {
         for (fd, sends) in connected.into_iter().flatten() {
             fds.push(PollFd::from_borrowed_fd(fd, interest(sends)));
         }
-        let mut wait = LONGEST_WAIT;
+        let now = monotonic();
+        let mut wait = self.reporter.pause(now);
         if ends || !(self.others.opener.is_up() && self.others.shipper.is_up()) {
-            wait = CONNECT_WAIT;
+            wait = wait.min(CONNECT_WAIT);
         }
         if let Some(next) = self.engine.next_tick() {
-            wait = wait.min(next.saturating_sub(monotonic()));
+            wait = wait.min(next.saturating_sub(now));
         }
         let timeout = Timespec {
             tv_sec: (wait / 1_000_000_000) as i64,

@@ -20,8 +20,10 @@ use crate::statistics::Reporters;
 use crate::store::Store;
 use crate::windows::WindowId;
 
-/// Pause between two looks at the store and at own cost.
+/// Pause between two looks at the store and at own cost, while there are clients.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same while nobody asks.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
 /// The same while a request waits for the next window.
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -84,7 +86,7 @@ impl EventLoop {
                 return Ok(());
             }
             let now = self.now();
-            self.look_around(now);
+            self.look_around(now, accept);
             if let Some(reporters) = &mut self.reporters {
                 let (reports, violations) = reporters.receive();
                 self.engine.counters().link_violations += violations;
@@ -120,18 +122,21 @@ impl EventLoop {
         }
     }
 
-    fn pause(&self) -> Duration {
+    /// `asked`: a client is about to come.
+    fn pause(&self, asked: bool) -> Duration {
         if self.engine.awaits_window() {
             SHORT_PAUSE
-        } else {
+        } else if asked || self.clients.sockets().next().is_some() {
             PAUSE
+        } else {
+            LONG_PAUSE
         }
     }
 
     /// Waits for something to do: the clients with news, and whether new ones may be there.
     fn wait(&self) -> Result<(Vec<ClientEvent>, bool), Errno> {
         let now = self.started.elapsed();
-        let look = self.looked.map_or(now, |looked| looked + self.pause());
+        let look = self.looked.map_or(now, |looked| looked + self.pause(false));
         let until = [self.engine.deadline(), self.clients.deadline()]
             .into_iter()
             .flatten()
@@ -190,10 +195,11 @@ impl EventLoop {
     }
 
     /// Looks at the store and at own cost, if it is time.
-    fn look_around(&mut self, now: Moment) {
+    fn look_around(&mut self, now: Moment, asked: bool) {
+        let pause = self.pause(asked);
         if self
             .looked
-            .is_some_and(|looked| now.monotonic < looked + self.pause())
+            .is_some_and(|looked| now.monotonic < looked + pause)
         {
             return;
         }

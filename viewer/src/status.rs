@@ -28,7 +28,7 @@ const DROPPED: &str = "leadsman_edge_dropped_samples_total";
 const NOT_SELECTED: &str = "not_selected";
 /// Own CPU is averaged over about this time.
 const COST_SPAN: Duration = Duration::from_secs(15);
-/// A process that said nothing for so long isn't counted on any more; they report each second.
+/// A process that said nothing for so long isn't counted on any more; they report each five seconds.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Who must be there.
 const REPORTING: [Role; 5] = [

@@ -39,12 +39,16 @@ impl Message for Nothing {
     }
 }
 
-/// Pause between two reports, nanoseconds.
-const INTERVAL: u64 = 1_000_000_000;
+/// Pause between two reports, nanoseconds, while a start is watched.
+const FIRST_INTERVAL: u64 = 1_000_000_000;
+/// Reports of a start.
+const FIRST_REPORTS: u32 = 60;
+/// Pause between two reports afterwards, nanoseconds: on an idle machine reports are most of what this program costs.
+const INTERVAL: u64 = 5_000_000_000;
 /// Reports from one look at the own memory to the next: the kernel walks all of it for that.
 const MEMORY_REPORTS: u32 = 10;
 
-/// Sends a process's metrics about once a second, and hears changed settings at the same beat.
+/// Sends a process's metrics each few seconds, and hears changed settings at the same beat.
 #[derive(Debug)]
 pub struct Reporter {
     connector: Connector<StatisticsMessage, Nothing>,
@@ -77,6 +81,12 @@ impl Reporter {
         now >= self.next
     }
 
+    /// Nanoseconds until the next report is due.
+    #[must_use]
+    pub fn pause(&self, now: u64) -> u64 {
+        self.next.saturating_sub(now)
+    }
+
     /// The sampling rate that was last heard of.
     #[must_use]
     pub fn frequency(&self) -> Option<u32> {
@@ -85,7 +95,9 @@ impl Reporter {
 
     /// Sends `metrics` and the process's own cost; drops them when nobody listens.
     pub fn report(&mut self, now: u64, mut metrics: Vec<Metric>, last: bool) {
-        self.next = now.saturating_add(INTERVAL);
+        let is_start = self.cost.reports < FIRST_REPORTS;
+        let interval = if is_start { FIRST_INTERVAL } else { INTERVAL };
+        self.next = now.saturating_add(interval);
         if let Some(settings) = &mut self.settings {
             settings.poll(now);
         }
