@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use ipc_proto::limits::MAX_PATH;
 use ipc_proto::opener::{OpenExecutable, OpenStatus, Opened};
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, open, openat, readlinkat};
+use rustix::fs::{
+    CWD, Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, open, openat, readlinkat,
+};
 use rustix::io::{Errno, pread};
 
 use crate::debug_directories::Place;
@@ -66,11 +68,12 @@ pub(crate) fn maps(process: &ProcessDirectory) -> Result<OpenFile, OpenStatus> {
     Ok(OpenFile { fd, stat })
 }
 
-/// The file behind an executable mapping, by `map_files`: it is the mapped one, whatever its path holds now.
+/// The file behind an executable mapping, by `map_files`: it is the mapped one, whatever its path holds now. And whether it
+/// has the name that the kernel reported: else it was renamed, or another file is mapped there by now (`dlclose`, `dlopen`).
 pub(crate) fn mapped(
     process: &ProcessDirectory,
     wanted: &OpenExecutable,
-) -> Result<OpenFile, OpenStatus> {
+) -> Result<(OpenFile, bool), OpenStatus> {
     let (start, end) = (wanted.mapping_start, wanted.mapping_end);
     // The last component is a magic link to the file itself: following it walks no path.
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -89,7 +92,17 @@ pub(crate) fn mapped(
         }
         result => result,
     };
-    elf(&found.map_err(status)?)
+    let found = found.map_err(status)?;
+    let link = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let path = readlinkat(CWD, link, Vec::new()).map_err(status)?;
+    let is_named = name(path.as_bytes()) == name(&wanted.path.0);
+    Ok((elf(&found)?, is_named))
+}
+
+/// The last component of a path, as of a file that was not deleted: mount namespaces have different ones before it.
+fn name(path: &[u8]) -> &[u8] {
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
 /// The mapping that holds `address` now: the kernel splits and merges mappings after it reported them.
@@ -264,10 +277,38 @@ fn reopen(found: &OwnedFd, max: u64) -> Result<OpenFile, OpenStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ipc_proto::codec::Bytes;
     use std::os::unix::fs::symlink;
 
     fn root() -> OwnedFd {
         initial_root().expect("there is one")
+    }
+
+    #[test]
+    fn a_mapped_file_tells_whether_it_is_the_reported_one() {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("read");
+        let line = maps
+            .lines()
+            .find(|line| line.contains(" r-xp ") && line.contains("/libc.so"));
+        let mut fields = line.expect("libc is mapped").split_whitespace();
+        let range = fields.next().and_then(|range| range.split_once('-'));
+        let (start, end) = range.expect("a range");
+        let number = |text| u64::from_str_radix(text, 16).expect("a number");
+        let process = ProcessDirectory::open(std::process::id(), 0).expect("opened");
+        for (path, expected) in [
+            ("/elsewhere/libc.so.6", true),
+            ("/elsewhere/libc.so.6 (deleted)", true),
+            ("/usr/lib/x86_64-linux-gnu/libm.so.6", false),
+        ] {
+            let wanted = OpenExecutable {
+                mapping_start: number(start),
+                mapping_end: number(end),
+                path: Bytes::cut(path.as_bytes()),
+                ..OpenExecutable::default()
+            };
+            let (_file, is_named) = mapped(&process, &wanted).expect("opened");
+            assert_eq!(is_named, expected, "{path}");
+        }
     }
 
     #[test]

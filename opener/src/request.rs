@@ -51,7 +51,7 @@ pub(crate) fn open(
     }
 }
 
-/// The mapped file itself; else what its path leads to: from the process's root while it lives, then from the initial one.
+/// The mapped file itself, if it has the name reported; else what its path leads to: from the process's root while it lives, then from the initial one.
 /// The asker compares device, inode or build ID: the path may hold another file by now.
 fn executable(
     process: Result<ProcessDirectory, OpenStatus>,
@@ -62,13 +62,21 @@ fn executable(
         .as_ref()
         .map_err(|status| *status)
         .and_then(|process| files::mapped(process, wanted));
+    let by_its_path = || {
+        let inside = process
+            .as_ref()
+            .map_err(|status| *status)
+            .and_then(files::root_of)
+            .and_then(|root| files::by_path(&root, &wanted.path.0));
+        inside.or_else(|_absent| files::by_path(&files::initial_root()?, &wanted.path.0))
+    };
     match mapped {
+        Ok((file, true)) => Ok(file),
+        Ok((file, false)) if by_path => Ok(by_its_path().unwrap_or(file)),
+        Ok((file, false)) => Ok(file),
         Err(OpenStatus::ProcessGone | OpenStatus::NotFound | OpenStatus::Denied) if by_path => {
-            let inside = process
-                .and_then(|process| files::root_of(&process))
-                .and_then(|root| files::by_path(&root, &wanted.path.0));
-            inside.or_else(|_absent| files::by_path(&files::initial_root()?, &wanted.path.0))
+            by_its_path()
         }
-        result => result,
+        Err(status) => Err(status),
     }
 }

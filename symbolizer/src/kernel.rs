@@ -11,7 +11,6 @@
 
 use std::io::{BufRead, Read};
 
-use crate::names::clean;
 use crate::reason::Reason;
 
 /// Bytes of the text; a kernel with all modules loaded has about 30 MB.
@@ -178,7 +177,7 @@ fn parse(line: &[u8]) -> Option<(u64, u8, &str, Option<&str>)> {
     let module = fields
         .next()
         .and_then(|module| module.strip_prefix('[')?.strip_suffix(']'));
-    let is_clean = |text: &str| clean(text) == text;
+    let is_clean = |text: &str| !text.contains(char::is_control);
     (is_clean(name) && module.is_none_or(is_clean)).then_some((address, kind, name, module))
 }
 
