@@ -65,8 +65,9 @@ pub(crate) fn emit(scratch: &mut Scratch, stop: u8) {
         count(Counter::WalkRefused, 1);
         return;
     }
-    // A snapshot is a process or table that the sampler should learn about now.
-    let wake = if wants_snapshot || waiting > size / 4 {
+    // A snapshot is a process or table that the sampler should learn about now, and so is a process walked as its parent.
+    let is_known = scratch.owner_tgid == scratch.header.tgid;
+    let wake = if wants_snapshot || !is_known || waiting > size / 4 {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP

@@ -19,9 +19,7 @@ use leadsman_tests::{Machine, require_command};
 const SHARE: f64 = 0.98;
 /// The same where a library takes the place of another every 20 ms: until the kernel side hears of it, some milliseconds,
 /// walks take the rows of what was there before.
-// How many are walked by the library that stood there before depends on how soon the sampler runs: 10 % on a quiet machine,
-// 24 % on a busy one.
-const CHANGING_SHARE: f64 = 0.65;
+const CHANGING_SHARE: f64 = 0.85;
 /// The same for processes that live some milliseconds and share what they run with others.
 const SHORT_SHARE: f64 = 0.94;
 
