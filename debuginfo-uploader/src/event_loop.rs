@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ipc_endpoint::clock::monotonic;
+use ipc_endpoint::clock::{monotonic, timespec};
 use ipc_endpoint::link::{Link, LinkError, Received, Sent, Violation};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::peers::Peers;
@@ -15,7 +15,7 @@ use ipc_endpoint::statistics::Reporter;
 use ipc_proto::debuginfo::{DebuginfoVerdict, OfferMessage, OfferRoom, Verdict, VerdictMessage};
 use ipc_proto::hello::Role;
 use ipc_proto::ids::BuildId;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use thiserror::Error;
 use traces::Traces;
@@ -174,11 +174,7 @@ impl EventLoop {
         let now = monotonic();
         let due = self.engine.next_due().unwrap_or(u64::MAX);
         let wait = due.saturating_sub(now).min(self.reporter.pause(now));
-        let timeout = Timespec {
-            tv_sec: (wait / 1_000_000_000) as i64,
-            tv_nsec: (wait % 1_000_000_000) as i64,
-        };
-        match poll(&mut fds, Some(&timeout)) {
+        match poll(&mut fds, Some(&timespec(wait))) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error),
         }

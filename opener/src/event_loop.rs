@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 
-use ipc_endpoint::clock::monotonic;
+use ipc_endpoint::clock::{monotonic, timespec};
 use ipc_endpoint::link::{Link, LinkError, Received, Sent, Violation};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::peers::Peers;
@@ -12,7 +12,7 @@ use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::{Reporter, counter, gauge};
 use ipc_proto::hello::Role;
 use ipc_proto::opener::{OpenStatus, Opened, OpenerReply, OpenerRequest};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::engine::{Decision, Engine};
@@ -121,11 +121,7 @@ impl EventLoop {
         let is_idle = self.clients.iter().all(|client| client.under_way == 0);
         let longest = if is_idle { u64::MAX } else { LONGEST_WAIT };
         let wait = longest.min(self.reporter.pause(monotonic()));
-        let timeout = Timespec {
-            tv_sec: (wait / 1_000_000_000) as i64,
-            tv_nsec: (wait % 1_000_000_000) as i64,
-        };
-        match poll(&mut fds, Some(&timeout)) {
+        match poll(&mut fds, Some(&timespec(wait))) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error),
         }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use ipc_endpoint::clock::monotonic;
+use ipc_endpoint::clock::{monotonic, timespec};
 use ipc_endpoint::link::{Link, LinkError, Sent};
 use ipc_endpoint::listener::Listener;
 use ipc_endpoint::memfd;
@@ -20,7 +20,7 @@ use ipc_proto::opener::{OpenerReply, OpenerRequest};
 use ipc_proto::sample::{SamplerMessage, SymbolizerMessage};
 use ipc_proto::symbolized::{ShipperMessage, SymbolizedMessage};
 use leadsman_symbolizer::cache::ExecutableKey;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -243,11 +243,7 @@ impl EventLoop {
         if let Some(next) = self.engine.next_tick() {
             wait = wait.min(next.saturating_sub(now));
         }
-        let timeout = Timespec {
-            tv_sec: (wait / 1_000_000_000) as i64,
-            tv_nsec: (wait % 1_000_000_000) as i64,
-        };
-        match poll(&mut fds, Some(&timeout)) {
+        match poll(&mut fds, Some(&timespec(wait))) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }

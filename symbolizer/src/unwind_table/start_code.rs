@@ -210,7 +210,7 @@ fn gaps(segment: &Segment, functions: impl Iterator<Item = (u64, u64)>) -> Vec<(
 impl StartCode {
     /// Reads a gap, which begins at the ELF address `start` with a function or with filler before one; nothing when that
     /// is no known code.
-    pub(super) fn read(start: u64, gap: &[u8]) -> Option<Self> {
+    fn read(start: u64, gap: &[u8]) -> Option<Self> {
         let mut reader = Reader::default();
         let length = reader.read(gap)?;
         let rows = reader.rows(length);
