@@ -73,8 +73,10 @@ const SNAPSHOT_WORDS: usize = (size_of::<SnapshotHead>() + SNAPSHOT_BYTES + FURT
 pub mod mapping_kind {
     /// By the unwind table `Mapping::table`.
     pub const TABLE: u32 = 0;
-    /// By the frame pointer: generated code, or an executable without a table.
+    /// By the frame pointer: generated code.
     pub const FRAME_POINTER: u32 = 1;
+    /// By the frame pointer, if there is one: an executable whose table is not to be had.
+    pub const UNREADABLE: u32 = 2;
 }
 
 /// One executable mapping, as the kernel reported it.

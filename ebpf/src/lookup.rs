@@ -108,7 +108,13 @@ pub(crate) fn find_mapping(scratch: &mut Scratch, pc: u64) -> Result<(), StopRea
 /// Whether the current mapping's code is walked by frame pointer only.
 #[inline(always)]
 pub(crate) fn has_no_table(scratch: &Scratch) -> bool {
-    scratch.mapping_kind == mapping_kind::FRAME_POINTER
+    scratch.mapping_kind != mapping_kind::TABLE
+}
+
+/// Whether it is so because the executable could not be read.
+#[inline(always)]
+pub(crate) fn is_unreadable(scratch: &Scratch) -> bool {
+    scratch.mapping_kind == mapping_kind::UNREADABLE
 }
 
 /// The rule in force at `pc` of the current mapping.

@@ -24,13 +24,13 @@ use leadsman_ebpf::abi::Counter;
 use leadsman_ebpf::code::{ends_with_call, ends_with_syscall};
 use leadsman_ebpf::limits::{FRAMES_PER_CALL, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, WALK_CALLS};
 use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
-use leadsman_ebpf::root::may_hide_root;
+use leadsman_ebpf::root::{may_hide_root, without_frame_pointer};
 use leadsman_ebpf::rule::{Kind, Rule};
 use leadsman_ebpf::step::{step, step_frame_pointer};
 use leadsman_ebpf::stop::StopReason;
 
 use crate::emit::emit;
-use crate::lookup::{find_mapping, find_rule, has_no_table};
+use crate::lookup::{find_mapping, find_rule, has_no_table, is_unreadable};
 use crate::maps::{OFFSETS, PROGRAMS, SCRATCH, Scratch, count};
 use crate::memory::{UserStack, kernel_half, kernel_word, opaque, read_kernel, user_word};
 
@@ -190,7 +190,13 @@ extern "C" fn walk_end(stop: u32) -> u32 {
     };
     // SAFETY: as in `sample`.
     let scratch = unsafe { &mut *scratch };
-    if scratch.return_address == 0 || !may_hide_root(stop as u8) {
+    let is_called = scratch.return_address != 0;
+    let stop = if scratch.guessed == 0 {
+        without_frame_pointer(stop as u8, is_called, is_unreadable(scratch)) as u32
+    } else {
+        stop
+    };
+    if !is_called || !may_hide_root(stop as u8) {
         return stop;
     }
     match user_word(scratch.return_address.wrapping_sub(8)) {

@@ -504,21 +504,19 @@ impl Engine {
             let mappings = mappings
                 .take(leadsman_ebpf::limits::MAX_MAPPINGS)
                 .map(|mapping| {
-                    let by_table = match mapping.backing {
-                        backing if backing == Backing::File as u8 => {
-                            !executables.has_no_table(mapping.executable)
-                        }
-                        backing => backing == Backing::Vdso as u8,
+                    let is_file = mapping.backing == Backing::File as u8;
+                    let kind = if is_file && executables.has_no_table(mapping.executable) {
+                        mapping_kind::UNREADABLE
+                    } else if is_file || mapping.backing == Backing::Vdso as u8 {
+                        mapping_kind::TABLE
+                    } else {
+                        mapping_kind::FRAME_POINTER
                     };
                     let kernel = abi::Mapping {
                         end: mapping.end,
                         to_file_offset: mapping.file_offset.wrapping_sub(mapping.start),
                         table: mapping.executable.0,
-                        kind: if by_table {
-                            mapping_kind::TABLE
-                        } else {
-                            mapping_kind::FRAME_POINTER
-                        },
+                        kind,
                     };
                     (mapping.start, kernel)
                 });

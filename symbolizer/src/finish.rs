@@ -15,7 +15,7 @@ use ipc_proto::table_file::TableFile;
 use leadsman_ebpf::code::ends_with_call;
 use leadsman_ebpf::limits::{MAX_USER_FRAMES, RED_ZONE_BYTES};
 use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
-use leadsman_ebpf::root::may_hide_root;
+use leadsman_ebpf::root::{may_hide_root, without_frame_pointer};
 use leadsman_ebpf::rule::{Kind, Rule};
 use leadsman_ebpf::step::{Stack, step, step_frame_pointer};
 use leadsman_ebpf::stop::StopReason;
@@ -88,11 +88,19 @@ struct Entry {
     return_address: Option<u64>,
     /// Whether a frame pointer was followed on the way to it.
     guessed: bool,
+    /// Whether its executable could not be read.
+    is_unreadable: bool,
 }
 
 /// Why a walk that stopped for `stop` really ends, as `walk_end` of the BPF programs says it.
 fn end(stop: StopReason, entry: Entry, code: &impl Code, walk: &mut Walk) -> StopReason {
-    if entry.guessed || !may_hide_root(stop as u8) {
+    if entry.guessed {
+        return stop;
+    }
+    let is_called = entry.return_address.is_some();
+    let stop = without_frame_pointer(stop as u8, is_called, entry.is_unreadable);
+    let stop = StopReason::from_number(stop).unwrap_or(StopReason::FramePointerImplausible);
+    if !may_hide_root(stop as u8) {
         return stop;
     }
     let Some(return_address) = entry.return_address else {
@@ -126,6 +134,7 @@ fn next_frame(
         address: pc,
     });
     let unwinding = code.unwinding(mapping);
+    entry.is_unreadable = matches!(unwinding, Unwinding::Unreadable);
     let rule = match unwinding {
         Unwinding::Table(table) => find_rule(&table, mapping, pc, registers.pc),
         Unwinding::FramePointer | Unwinding::Unreadable => Rule::UNCOVERED,
@@ -137,15 +146,9 @@ fn next_frame(
     if rule.kind() != Kind::UNCOVERED {
         return step(registers, rule, stack);
     }
-    match (step_frame_pointer(registers, stack), unwinding) {
-        (Err(StopReason::FramePointerImplausible), Unwinding::Unreadable) => {
-            Err(StopReason::ExecutableUnreadable)
-        }
-        (result, _) => {
-            entry.guessed |= result.is_ok();
-            result
-        }
-    }
+    step_frame_pointer(registers, stack)?;
+    entry.guessed = true;
+    Ok(())
 }
 
 fn find_rule(table: &TableFile<'_>, mapping: &Mapping, pc: u64, exact: u64) -> Rule {

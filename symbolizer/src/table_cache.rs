@@ -21,7 +21,7 @@ use rustix::io::Errno;
 /// Bytes of all tables on disk; beyond it the oldest go.
 const MAX_CACHE_BYTES: u64 = 256 << 20;
 /// Version of this file's header and of the code that builds tables: older files are built anew.
-const CACHE_VERSION: u32 = 2;
+const CACHE_VERSION: u32 = 3;
 const MAGIC: [u8; 8] = *b"LMTABLE\0";
 const HEADER_BYTES: usize = 24;
 const SUFFIX: &str = ".table";

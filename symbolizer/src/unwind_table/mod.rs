@@ -165,7 +165,8 @@ fn functions<'a, 'b, R: ReadRef<'b>>(
         &sections.segments,
         omissions,
     );
-    let start_code = start_code::find(data, &sections.segments, functions.all());
+    let entry = sections.entry;
+    let start_code = start_code::find(data, &sections.segments, entry, functions.all());
     functions.add_start_code(start_code, omissions);
     functions
 }

@@ -44,6 +44,8 @@ type Header = FileHeader64<LittleEndian>;
 #[derive(Debug, Default)]
 pub(super) struct Sections<'a> {
     pub segments: Segments,
+    /// Where the program or its loader begins (`e_entry`); 0 in most libraries.
+    pub entry: u64,
     eh_frame: Option<Place<'a>>,
     eh_frame_hdr: Option<Place<'a>>,
     debug_frame: Option<Place<'a>>,
@@ -73,7 +75,10 @@ impl<'a> Sections<'a> {
         if header.e_machine(ENDIAN) != elf::EM_X86_64 || !header.is_little_endian() {
             return Err(BuildError::OtherMachine);
         }
-        let mut sections = Self::default();
+        let mut sections = Self {
+            entry: header.e_entry(ENDIAN),
+            ..Self::default()
+        };
         let loads = program_headers(header, data)?;
         sections.segments = Segments::new(
             loads

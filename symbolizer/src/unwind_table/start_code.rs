@@ -1,6 +1,7 @@
 //! Owns the code that each program and library begins and ends in: gcc's `crtbegin.o` and the C library's `crti.o` and
 //! `crtn.o`, which come without call frame information (libgcc/crtstuff.c, `_init` and `_fini`). The first samples of a
-//! process are often there: each file's first touched page of code has it.
+//! process are often there: each file's first touched page of code has it. And where a dynamic loader begins (`_start`
+//! of glibc's, `_dlstart` of musl's), which nobody called.
 //!
 //! Its rules are read from the instructions, of which only those that such code has are known: anything else ends what
 //! is described, and no byte is described that a jump reaches with another stack.
@@ -26,6 +27,23 @@ use super::segments::{Segment, Segments};
 const MAX_BYTES: u64 = 512;
 /// Gaps of a segment that are looked at, from its start; its last one is looked at, too.
 const MAX_GAPS: usize = 256;
+
+/// Instructions of a program's or loader's first function, up to its first call.
+const ENTRY_INSTRUCTIONS: &[(&[u8], u8)] = &[
+    // endbr64
+    (&[0xf3, 0x0f, 0x1e, 0xfa], 4),
+    // xor of rbp, ebp
+    (&[0x48, 0x31, 0xed], 3),
+    (&[0x31, 0xed], 2),
+    // mov %rsp, %rdi; lea disp32(%rip) to rsi; and $-16, %rsp
+    (&[0x48, 0x89, 0xe7], 3),
+    (&[0x48, 0x8d, 0x35], 7),
+    (&[0x48, 0x83, 0xe4, 0xf0], 4),
+];
+/// `call rel32` and its length.
+const CALL: (u8, u64) = (0xe8, 5);
+/// Bytes of an entry that are looked at.
+const MAX_ENTRY_BYTES: u64 = 40;
 
 /// The return address, which stands above everything.
 const ENTRY: i64 = 8;
@@ -163,15 +181,19 @@ pub(super) struct StartCode {
     pub start: u64,
     pub length: u32,
     rows: Vec<Row>,
+    /// Nobody called it: it has no rows.
+    is_root: bool,
 }
 
-/// Finds the start code of a file between its ascending `functions`.
+/// Finds the start code of a file between its ascending `functions`, and at its `entry` if no function is there.
 pub(super) fn find<'a, R: ReadRef<'a>>(
     data: R,
     segments: &Segments,
+    entry: u64,
     functions: &[Function],
 ) -> Vec<StartCode> {
     let mut found = Vec::new();
+    found.extend(find_entry(data, segments, entry, functions));
     for segment in segments.all() {
         let first = functions.partition_point(|function| function.start < segment.address);
         let behind = functions.partition_point(|function| function.start < segment.end());
@@ -186,6 +208,24 @@ pub(super) fn find<'a, R: ReadRef<'a>>(
         }
     }
     found
+}
+
+fn find_entry<'a, R: ReadRef<'a>>(
+    data: R,
+    segments: &Segments,
+    entry: u64,
+    functions: &[Function],
+) -> Option<StartCode> {
+    let behind = functions.partition_point(|function| function.start <= entry);
+    let (before, next) = functions.split_at_checked(behind)?;
+    if before.last().is_some_and(|function| entry < function.end()) {
+        return None;
+    }
+    let segment = segments.containing(entry)?;
+    let end = next.first().map_or(segment.end(), |next| next.start);
+    let length = end.min(segment.end()).saturating_sub(entry);
+    let bytes = data.read_bytes_at(segment.to_file_offset(entry), length.min(MAX_ENTRY_BYTES));
+    StartCode::read_entry(entry, bytes.ok()?)
 }
 
 /// The starts and ends of what no function covers in a segment, but for what is taken as padding; of the ascending
@@ -218,11 +258,39 @@ impl StartCode {
             start,
             length: u32::try_from(length).ok()?,
             rows,
+            is_root: false,
+        })
+    }
+
+    /// Reads the code at an entry up to its first call; nothing when that is no known code.
+    fn read_entry(start: u64, code: &[u8]) -> Option<Self> {
+        let mut rest = code;
+        while let Some((_, length)) = ENTRY_INSTRUCTIONS
+            .iter()
+            .find(|(first, _)| rest.starts_with(first))
+        {
+            rest = rest.get(usize::from(*length)..)?;
+        }
+        let (call, call_length) = CALL;
+        let before = (code.len() as u64).checked_sub(rest.len() as u64)?;
+        let length = before.checked_add(call_length)?;
+        let is_whole = rest.first() == Some(&call) && length <= code.len() as u64;
+        is_whole.then_some(Self {
+            start,
+            length: u32::try_from(length).ok()?,
+            rows: Vec::new(),
+            is_root: true,
         })
     }
 
     /// Gives its rows up to `end` to `sink`.
     pub(super) fn rows(&self, end: u64, sink: &mut impl RowSink) {
+        if self.is_root {
+            let mut root = FUNCTION_ENTRY.frame();
+            root.set(RA, RegisterRule::Undefined);
+            let end = end.min(self.start.saturating_add(self.length.into()));
+            return sink.row(self.start, end, &root);
+        }
         let nexts = self.rows.iter().skip(1).map(|row| row.distance);
         for (row, next) in self.rows.iter().zip(nexts.chain([self.length.into()])) {
             let start = self.start.saturating_add(row.distance);

@@ -190,3 +190,51 @@ fn gaps_are_between_functions_and_around_them() {
     let ends_behind = [(0x1000, 0x2000)].into_iter();
     assert_eq!(gaps(&segment, ends_behind), []);
 }
+
+/// glibc's `_start` in its loader, and musl's `_dlstart`, each with what follows its call.
+const ENTRIES: [(&[u8], u32); 2] = [
+    (
+        &[
+            0x48, 0x89, 0xe7, // mov %rsp, %rdi
+            0xe8, 0xf8, 0x0b, 0x00, 0x00, // call
+            0x49, 0x89, 0xc4, // mov %rax, %r12
+        ],
+        8,
+    ),
+    (
+        &[
+            0x48, 0x31, 0xed, // xor %rbp, %rbp
+            0x48, 0x89, 0xe7, // mov %rsp, %rdi
+            0x48, 0x8d, 0x35, 0xc5, 0x45, 0x03, 0x00, // lea
+            0x48, 0x83, 0xe4, 0xf0, // and $-16, %rsp
+            0xe8, 0xdc, 0xa3, 0xff, 0xff, // call
+        ],
+        22,
+    ),
+];
+
+#[test]
+fn a_loader_begins_with_a_root() {
+    #[derive(Default)]
+    struct Roots(Vec<(u64, u64)>);
+    impl RowSink for Roots {
+        fn row(&mut self, start: u64, end: u64, frame: &Frame) {
+            assert_eq!(frame.rule(RA), RegisterRule::Undefined);
+            self.0.push((start, end));
+        }
+
+        fn unreadable(&mut self, start: u64, _end: u64, omission: Omission) {
+            panic!("{start:x}: {omission:?}");
+        }
+    }
+    for (code, length) in ENTRIES {
+        let read = StartCode::read_entry(0x1000, code).expect("known code");
+        let mut roots = Roots::default();
+        read.rows(u64::MAX, &mut roots);
+        assert_eq!(roots.0, [(0x1000, 0x1000 + u64::from(length))]);
+        for cut in 0..length as usize {
+            assert_eq!(StartCode::read_entry(0x1000, &code[..cut]), None);
+        }
+    }
+    assert_eq!(StartCode::read_entry(0x1000, INIT), None);
+}
