@@ -567,7 +567,7 @@ impl Code for ImageCode<'_> {
                 Ok(table) => Unwinding::Table(table),
                 Err(_fault) => Unwinding::Unreadable,
             },
-            Some(TableState::Absent) | None => Unwinding::Unreadable,
+            Some(TableState::NoFile | TableState::Absent) | None => Unwinding::Unreadable,
             Some(_) => Unwinding::Pending,
         }
     }

@@ -40,6 +40,8 @@ pub(crate) enum TableState {
     Building,
     /// There is one; its bytes may have made room for others.
     Ready(Option<Arc<Vec<u8>>>),
+    /// Its file could not be opened so far: it is built should the file come after all.
+    NoFile,
     /// There is none.
     Absent,
 }

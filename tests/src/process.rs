@@ -163,6 +163,12 @@ pub fn run_ok(command: &mut Command, deadline: Duration) -> Result<Output> {
     Ok(output)
 }
 
+/// Signals a process by its id.
+pub fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("process id 0")?;
+    kill_process(pid, signal).with_context(|| format!("cannot signal process {pid:?}"))
+}
+
 /// Asks `question` every 20 ms until it answers something, at most for `deadline`.
 pub fn until<T>(
     what: &str,

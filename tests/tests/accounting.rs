@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use leadsman_tests::credentials::Credentials;
 use leadsman_tests::metrics::Metrics;
-use leadsman_tests::process::until;
+use leadsman_tests::process::{signal, until};
 use leadsman_tests::up::Up;
 use leadsman_tests::workloads::Workload;
 use leadsman_tests::{Machine, http};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 const PRODUCED: &str = "leadsman_edge_produced_samples_total";
 const DELIVERED: &str = "leadsman_edge_delivered_samples_total";
@@ -83,11 +83,6 @@ fn resident_kibibytes(pid: u32) -> Result<u64> {
         .trim()
         .parse()
         .with_context(|| format!("VmRSS: {text}"))
-}
-
-fn signal(pid: u32, signal: Signal) -> Result<()> {
-    let pid = Pid::from_raw(i32::try_from(pid)?).context("process id 0")?;
-    kill_process(pid, signal).context("cannot signal a process of ours")
 }
 
 #[test]

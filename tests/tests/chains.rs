@@ -1,16 +1,20 @@
 //! Every thread of the workloads shows exactly the stack it has: the whole machine is sampled, and judged thread by thread.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use leadsman_tests::Machine;
-use leadsman_tests::profile::Profile;
+use leadsman_tests::process::signal;
+use leadsman_tests::profile::{Profile, Stack};
 use leadsman_tests::record::record_profile;
 use leadsman_tests::report::Report;
 use leadsman_tests::up::Up;
 use leadsman_tests::workloads::{
     VARIANTS, Variant, Workload, c_chains, child_chains, cpp_chains, go_chain, rust_chains,
 };
+use rustix::process::Signal;
 
 /// Share of a thread's samples that must show its exact chain.
 const SHARE: f64 = 0.97;
@@ -151,6 +155,49 @@ fn a_program_that_starts_during_the_recording() -> Result<()> {
             report.judge(&recording.profile, variant.name, chain, |stack| {
                 stack.pid == pid && stack.thread_name == chain.thread
             })?;
+        }
+    }
+    report.finish()
+}
+
+/// A program whose file the opener could not open in time (a busy machine) has its table once it can.
+#[test]
+fn a_program_whose_file_is_opened_late() -> Result<()> {
+    let _machine = Machine::lock()?;
+    // A table that is known from before needs no file.
+    let cache = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir()?;
+    let cache = cache.path().to_str().context("the path is UTF-8")?;
+    let more = ["--profiling-cpu-sampling-frequency", "499"];
+    let up = Up::start(1, &[&more[..], &["--cache-directory", cache]].concat())?;
+    let opener = up.process("opener")?;
+    signal(opener, Signal::STOP)?;
+    let workload = Workload::start("chains-static", &["600", "plain"])?;
+    // Longer than an answer is waited for.
+    std::thread::sleep(Duration::from_secs(8));
+    let meanwhile = up.sampled(Duration::from_secs(1));
+    signal(opener, Signal::CONT)?;
+    let pid = i64::from(workload.id());
+    let is_plain = |stack: &Stack| stack.pid == pid && stack.thread_name == "w-plain";
+    for stack in meanwhile?.stacks.iter().filter(|stack| is_plain(stack)) {
+        ensure!(
+            stack.stopped.is_some(),
+            "complete without a table: {}",
+            stack.shown()
+        );
+    }
+    let profile = sampled(&up)?;
+    let mut report = Report::demanding(SHARE);
+    for variant in VARIANTS
+        .into_iter()
+        .filter(|variant| variant.name == "chains-static")
+    {
+        for chain in c_chains(variant)
+            .iter()
+            .filter(|chain| chain.thread == "w-plain")
+        {
+            report.judge(&profile, variant.name, chain, is_plain)?;
         }
     }
     report.finish()

@@ -39,7 +39,10 @@ impl Engine {
             TableState::Ready(Some(_)) => return self.tell_table(id),
             TableState::Looking | TableState::Building => return,
             TableState::NeedsFile => {}
-            TableState::Unknown | TableState::Ready(None) | TableState::Absent => {
+            TableState::Unknown
+            | TableState::Ready(None)
+            | TableState::NoFile
+            | TableState::Absent => {
                 if executable.about.build_id.0.is_empty() {
                     executable.table = TableState::NeedsFile;
                 } else {
@@ -203,7 +206,7 @@ impl Engine {
         let (about, file_key) = (executable.about.clone(), executable.file_key());
         let needs_second = matches!(
             executable.table,
-            TableState::NeedsFile | TableState::Looking
+            TableState::NeedsFile | TableState::NoFile | TableState::Looking
         );
         // Without a descriptor left the table is walked without, and the names come all the same.
         let second = needs_second.then(|| file.try_clone().ok()).flatten();
@@ -222,12 +225,10 @@ impl Engine {
                 file_key,
             }));
         }
-        if needs_second
-            && self
-                .executables
-                .get(id)
-                .is_some_and(|executable| matches!(executable.table, TableState::NeedsFile))
-        {
+        let waits = self.executables.get(id).is_some_and(|executable| {
+            matches!(executable.table, TableState::NeedsFile | TableState::NoFile)
+        });
+        if needs_second && waits {
             self.build_from_file(id, now);
         }
     }
@@ -265,11 +266,25 @@ impl Engine {
             FileState::Refused(requests::reason(status))
         };
         if matches!(executable.table, TableState::NeedsFile) {
-            self.no_table(id, requests::may_succeed_later(status));
+            if requests::may_succeed_later(status) {
+                self.no_table_yet(id);
+            } else {
+                self.no_table(id, false);
+            }
         }
     }
 
-    /// There is no table, for now or for good.
+    /// There is no table until the file can be opened: the names' need of it asks for it again with each window.
+    fn no_table_yet(&mut self, id: ExecutableId) {
+        let is_wanted = self.executables.get(id).is_some_and(|known| known.wanted);
+        self.no_table(id, true);
+        self.executables.set_state(id, TableState::NoFile);
+        if let Some(executable) = self.executables.get_mut(id) {
+            executable.wanted = is_wanted;
+        }
+    }
+
+    /// There is no table; `retry`: another process's file may give one.
     fn no_table(&mut self, id: ExecutableId, retry: bool) {
         self.executables.set_state(id, TableState::Absent);
         if let Some(executable) = self.executables.get_mut(id)

@@ -331,6 +331,19 @@ fn a_file_that_cannot_be_had_is_said_with_whether_it_may_later() {
 }
 
 #[test]
+fn a_file_that_comes_late_still_gives_its_table() {
+    let mut world = World::new();
+    world.map(&[], true);
+    world.answer(OpenStatus::TimedOut, None);
+    assert!(matches!(world.told()[..], [SymbolizerMessage::NoTable(_)]));
+    world.stack(0, 1);
+    world.end(0);
+    world.answer(OpenStatus::Opened, file());
+    world.table(ready(Rule::END));
+    assert!(matches!(world.told()[..], [SymbolizerMessage::Table(_)]));
+}
+
+#[test]
 fn a_file_whose_process_was_gone_is_asked_of_the_next_one() {
     let mut world = World::new();
     world.map(&[0xab], false);
