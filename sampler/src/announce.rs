@@ -15,7 +15,7 @@ use crate::image::Image;
 const TABLE_PATIENCE: u64 = 30_000_000_000;
 
 /// Path of the executable that an image's first file mapping belongs to.
-pub(crate) fn main_path(image: &Image, executables: &mut Executables) -> Bytes<MAX_PATH> {
+fn main_path(image: &Image, executables: &mut Executables) -> Bytes<MAX_PATH> {
     let first = image
         .mappings
         .all
@@ -36,7 +36,9 @@ pub(crate) fn announce_image(
     actions: &mut Vec<Action>,
 ) {
     let known = image.announced.unwrap_or(0);
+    let mut asks = Vec::new();
     if image.announced.is_none() {
+        asks.push(sampled(image, main_path(image, executables)));
         send(
             actions,
             SamplerMessage::Image(wire::Image {
@@ -49,7 +51,6 @@ pub(crate) fn announce_image(
         );
     }
     let all = &image.mappings.all;
-    let mut asks = Vec::new();
     let Some(new) = all.get(known..) else { return };
     for mapping in new
         .iter()
@@ -95,6 +96,14 @@ pub(crate) fn ask_table(
     }
 }
 
+fn sampled(image: &Image, path: Bytes<MAX_PATH>) -> Action {
+    Action::Ask(OpenerRequest::Sampled(Sampled {
+        pid: Pid(image.pid),
+        start_time: image.start_time,
+        path,
+    }))
+}
+
 fn send(actions: &mut Vec<Action>, message: SamplerMessage) {
     actions.push(Action::Send {
         message,
@@ -124,11 +133,7 @@ fn announce_executable(
     if wanted {
         executable.table = TableState::Asked(now);
         // Should the process end before its file is opened, it may be opened by its path.
-        ask = Some(Action::Ask(OpenerRequest::Sampled(Sampled {
-            pid: Pid(image.pid),
-            start_time: image.start_time,
-            path: Bytes::cut(&executable.path),
-        })));
+        ask = Some(sampled(image, Bytes::cut(&executable.path)));
     }
     let (build_id, device, inode) = match &executable.identity {
         Identity::BuildId(build_id) => (build_id.clone(), 0, 0),

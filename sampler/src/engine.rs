@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use ipc_proto::codec::{Bytes, List};
 use ipc_proto::ids::{ExecutableId, ImageId, Pid, Tid, WindowId};
-use ipc_proto::opener::{OpenMaps, OpenerRequest, Sampled};
+use ipc_proto::opener::{OpenMaps, OpenerRequest};
 use ipc_proto::sample as wire;
 use ipc_proto::sample::{Backing, SamplerMessage};
 use leadsman_ebpf::abi;
@@ -12,7 +12,7 @@ use leadsman_ebpf::abi::mapping_kind;
 use leadsman_ebpf::stop::StopReason;
 
 use crate::account::Account;
-use crate::announce::{announce_image, ask_table, main_path};
+use crate::announce::{announce_image, ask_table};
 use crate::cgroups::Cgroups;
 use crate::executables::{Executables, TableState};
 use crate::processes::{Knowledge, Processes, Selection};
@@ -340,6 +340,11 @@ impl Engine {
                 self.uses.push((mapping.executable, file_offset));
             }
             user.push((index, address));
+            if process.is_unsettled(address) {
+                // It was walked on from there by what stood there before: the kernel side has nothing there now.
+                stop = StopReason::NoMapping;
+                break;
+            }
         }
         let key = StackKey {
             image: process.image.id,
@@ -362,29 +367,15 @@ impl Engine {
         self.actions.push(Action::Send { message, samples });
     }
 
-    /// Tells the symbolizer what it must know before a message may name the image of `pid`'s process.
+    /// Tells the others what they must know before a message may name the image of `pid`'s process.
     fn announce(&mut self, pid: u32) {
         if let Some(process) = self.processes.get_mut(pid) {
-            let first = process.image.announced.is_none();
             announce_image(
                 &mut process.image,
                 &mut self.executables,
                 self.window_start,
                 &mut self.actions,
             );
-            if first {
-                let (start_time, path) = (
-                    process.image.start_time,
-                    main_path(&process.image, &mut self.executables),
-                );
-                let sampled = Sampled {
-                    pid: Pid(pid),
-                    start_time,
-                    path,
-                };
-                self.actions
-                    .push(Action::Ask(OpenerRequest::Sampled(sampled)));
-            }
         }
     }
 
@@ -477,6 +468,9 @@ impl Engine {
         for tgid in self.processes.reap(now.saturating_sub(AFTERLIFE)) {
             self.actions.push(Action::Uninstall { tgid });
         }
+        for (_, process) in self.processes.iter_mut() {
+            process.settle(now);
+        }
         self.install_changed();
         if self.window_length != 0 && now.saturating_sub(self.window_start) >= self.window_length {
             self.end_window(now, false);
@@ -502,6 +496,7 @@ impl Engine {
             process.installed = true;
             let mappings = process.image.mappings.live();
             let mappings = mappings
+                .filter(|mapping| !process.is_unsettled(mapping.start))
                 .take(leadsman_ebpf::limits::MAX_MAPPINGS)
                 .map(|mapping| {
                     let is_file = mapping.backing == Backing::File as u8;

@@ -11,6 +11,17 @@ use crate::sideband::NewMapping;
 /// Mappings that one image may have had: a process that maps more is walked as far as those reach.
 const MAX_MAPPINGS: usize = 1 << 16;
 
+/// What a report of the kernel does to the mappings that are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing: they are known.
+    None,
+    /// There is more.
+    Added,
+    /// Other code stands at these addresses now: who walked there by the rows of what was there went astray.
+    Replaced { start: u64, end: u64 },
+}
+
 /// Executable mappings: all there were, in the order they came, and those still in place, by address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MappingList {
@@ -53,13 +64,13 @@ impl MappingList {
         })
     }
 
-    /// Adds a mapping; those it covers end where it starts. Returns whether anything changed.
-    fn add(&mut self, mut new: Mapping) -> bool {
+    /// Adds a mapping; those it covers end where it starts.
+    fn add(&mut self, mut new: Mapping) -> Change {
         if new.backing == Backing::Anonymous as u8 {
             if self.is_within_program(&new) {
                 // A program that moved its own text to huge pages: the code is still the file's. (A library's text
                 // may have been unmapped meanwhile, which the kernel does not report, so there it is not believed.)
-                return false;
+                return Change::None;
             }
             // Generated code grows piece by piece and changes its protection often: one mapping for all of it.
             loop {
@@ -71,7 +82,7 @@ impl MappingList {
                 });
                 let Some(old) = touching else { break };
                 if old.start <= new.start && old.end >= new.end {
-                    return false;
+                    return Change::None;
                 }
                 new.start = new.start.min(old.start);
                 new.end = new.end.max(old.end);
@@ -82,8 +93,9 @@ impl MappingList {
             || self.all.len() >= MAX_MAPPINGS
             || new.end <= new.start
         {
-            return false;
+            return Change::None;
         }
+        let mut change = Change::Added;
         let mut pieces = Vec::new();
         self.live.retain(|&index| {
             let Some(old) = self.all.get(index as usize) else {
@@ -91,6 +103,10 @@ impl MappingList {
             };
             let overlaps = old.start < new.end && new.start < old.end;
             if overlaps {
+                if !is_same_code(old, &new) {
+                    let (start, end) = (new.start, new.end);
+                    change = Change::Replaced { start, end };
+                }
                 if old.start < new.start {
                     pieces.push(Mapping {
                         end: new.start,
@@ -117,8 +133,17 @@ impl MappingList {
             self.all.push(piece);
             self.live.insert(at, index);
         }
-        true
+        change
     }
+}
+
+/// Whether two mappings have the same code at the same addresses.
+fn is_same_code(one: &Mapping, other: &Mapping) -> bool {
+    let bias = |mapping: &Mapping| mapping.start.wrapping_sub(mapping.file_offset);
+    let is_generated = one.backing == Backing::Anonymous as u8;
+    one.backing == other.backing
+        && one.executable == other.executable
+        && (is_generated || bias(one) == bias(other))
 }
 
 /// One image.
@@ -141,8 +166,23 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Adds what the kernel reported. Returns whether anything changed.
-    pub(crate) fn map(&mut self, mapping: &NewMapping, executables: &mut Executables) -> bool {
+    /// An image of which nobody has heard.
+    pub(crate) fn new(id: ImageId, pid: u32, comm: Vec<u8>, parent: u32) -> Self {
+        Self {
+            id,
+            pid,
+            start_time: 0,
+            exec_id: 0,
+            comm,
+            parent,
+            mappings: Rc::default(),
+            announced: None,
+            sampled: false,
+        }
+    }
+
+    /// Adds what the kernel reported.
+    pub(crate) fn map(&mut self, mapping: &NewMapping, executables: &mut Executables) -> Change {
         let (backing, executable) = backing(mapping, executables);
         let new = Mapping {
             start: mapping.start,
@@ -198,9 +238,14 @@ mod tests {
     #[test]
     fn a_new_mapping_takes_the_place_of_what_it_covers() {
         let mut list = MappingList::default();
-        assert!(list.add(mapping(100, 200, Backing::File)));
-        assert!(!list.add(mapping(100, 200, Backing::File)), "known already");
-        assert!(list.add(mapping(140, 160, Backing::Special)));
+        assert_eq!(list.add(mapping(100, 200, Backing::File)), Change::Added);
+        let again = list.add(mapping(100, 200, Backing::File));
+        assert_eq!(again, Change::None);
+        let (start, end) = (140, 160);
+        assert_eq!(
+            list.add(mapping(start, end, Backing::Special)),
+            Change::Replaced { start, end }
+        );
         assert_eq!(live(&list), [(100, 140), (140, 160), (160, 200)]);
         assert_eq!(
             list.find(170).map(|(_, found)| found.file_offset),
@@ -217,18 +262,19 @@ mod tests {
     #[test]
     fn text_moved_to_huge_pages_is_still_the_programs() {
         let mut list = MappingList::default();
-        assert!(list.add(mapping(100, 200, Backing::File)));
+        list.add(mapping(100, 200, Backing::File));
         let mut library = mapping(300, 400, Backing::File);
         library.executable = ExecutableId(2);
-        assert!(list.add(library));
-        assert!(!list.add(mapping(120, 160, Backing::Anonymous)));
-        assert!(!list.add(mapping(100, 200, Backing::Anonymous)));
+        list.add(library);
+        let mut add = |start, end| list.add(mapping(start, end, Backing::Anonymous));
+        assert_eq!(add(120, 160), Change::None);
+        assert_eq!(add(100, 200), Change::None);
         assert!(
-            list.add(mapping(320, 360, Backing::Anonymous)),
+            matches!(add(320, 360), Change::Replaced { .. }),
             "a library's"
         );
         assert!(
-            list.add(mapping(190, 210, Backing::Anonymous)),
+            matches!(add(190, 210), Change::Replaced { .. }),
             "more than the text"
         );
         assert_eq!(
@@ -240,12 +286,32 @@ mod tests {
     #[test]
     fn generated_code_is_one_growing_mapping() {
         let mut list = MappingList::default();
-        assert!(list.add(mapping(100, 200, Backing::Anonymous)));
-        assert!(list.add(mapping(200, 300, Backing::Anonymous)));
-        assert!(!list.add(mapping(150, 250, Backing::Anonymous)));
-        assert_eq!(live(&list), [(100, 300)]);
-        assert!(list.add(mapping(400, 500, Backing::Anonymous)));
-        assert!(list.add(mapping(300, 400, Backing::Anonymous)));
+        let mut add = |start, end| list.add(mapping(start, end, Backing::Anonymous));
+        assert_eq!(add(100, 200), Change::Added);
+        assert_eq!(add(200, 300), Change::Added);
+        assert_eq!(add(150, 250), Change::None);
+        assert_eq!(add(400, 500), Change::Added);
+        assert_eq!(add(300, 400), Change::Added);
         assert_eq!(live(&list), [(100, 500)]);
+    }
+
+    #[test]
+    fn other_code_at_the_same_addresses_is_told_from_the_same_code() {
+        let mut list = MappingList::default();
+        list.add(mapping(100, 200, Backing::File));
+        assert_eq!(list.add(mapping(150, 250, Backing::File)), Change::Added);
+        let moved = Mapping {
+            file_offset: 7,
+            ..mapping(150, 250, Backing::File)
+        };
+        let other = Mapping {
+            executable: ExecutableId(2),
+            ..mapping(90, 210, Backing::File)
+        };
+        for new in [moved, other] {
+            let (start, end) = (new.start, new.end);
+            assert_eq!(list.add(new), Change::Replaced { start, end });
+        }
+        assert_eq!(live(&list), [(90, 210), (210, 250)]);
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use ipc_proto::ids::ImageId;
 
 use crate::executables::Executables;
-use crate::image::{Image, MappingList};
+use crate::image::{Change, Image, MappingList};
 use crate::raw_sample::RawSample;
 use crate::sideband::{NewMapping, SidebandEvent, SidebandKind};
 
@@ -44,7 +44,24 @@ pub(crate) struct Process {
     pub(crate) selected: bool,
     /// Samples that wait for its maps file.
     pub(crate) waiting: Vec<RawSample>,
+    /// Where code was replaced by other code, which may be again at any time.
+    unsettled: Vec<Unsettled>,
 }
+
+/// Addresses whose code was replaced; the kernel side has no mapping there, so that stacks with frames in it come as
+/// snapshots, and are finished by the mapping of their moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unsettled {
+    start: u64,
+    end: u64,
+    /// When it counts as settled, nanoseconds.
+    until: u64,
+}
+
+/// How long replaced code must stay to be believed, nanoseconds.
+const SETTLING: u64 = 10_000_000_000;
+/// Replaced ranges remembered of a process; more are believed at once.
+const MAX_UNSETTLED: usize = 64;
 
 /// Which processes are wanted.
 #[derive(Clone, Debug, Default)]
@@ -95,17 +112,7 @@ impl Processes {
             let (comm, parent) = self.older.remove(&pid).unwrap_or_default();
             let id = self.next_image();
             let selected = self.selection.pids.is_empty() || self.selection.pids.contains(&pid);
-            let image = Image {
-                id,
-                pid,
-                start_time: 0,
-                exec_id: 0,
-                comm,
-                parent,
-                mappings: Rc::default(),
-                announced: None,
-                sampled: false,
-            };
+            let image = Image::new(id, pid, comm, parent);
             self.all
                 .insert(pid, Process::new(image, Knowledge::Partial, selected));
         }
@@ -141,8 +148,7 @@ impl Processes {
             }
             SidebandKind::Mapped(mapping) => {
                 if self.all.contains_key(&pid) || self.all.len() < MAX_PROCESSES {
-                    let process = self.entry(pid);
-                    process.changed |= process.image.map(&mapping, executables);
+                    self.entry(pid).map(&mapping, time, executables);
                 }
             }
             SidebandKind::Exited => {
@@ -196,15 +202,8 @@ impl Processes {
             || self.selection.pids.contains(&pid)
             || (self.selection.children && selected);
         let image = Image {
-            id,
-            pid,
-            start_time: 0,
-            exec_id: 0,
-            comm,
-            parent,
             mappings,
-            announced: None,
-            sampled: false,
+            ..Image::new(id, pid, comm, parent)
         };
         self.all
             .insert(pid, Process::new(image, knowledge, selected));
@@ -216,19 +215,13 @@ impl Processes {
         let process = self.entry(pid);
         let was_installed = std::mem::take(&mut process.installed);
         let new = Image {
-            id,
-            pid,
             start_time: process.image.start_time,
-            exec_id: 0,
-            comm,
-            parent: process.image.parent,
-            mappings: Rc::default(),
-            announced: None,
-            sampled: false,
+            ..Image::new(id, pid, comm, process.image.parent)
         };
         let old = std::mem::replace(&mut process.image, new);
         process.knowledge = Knowledge::Whole;
         process.changed = false;
+        process.unsettled.clear();
         (process.exited, process.outlived) = (None, None);
         self.retire(old);
         was_installed.then_some(pid)
@@ -255,7 +248,7 @@ impl Processes {
     ) {
         if let Some(process) = self.all.get_mut(&pid) {
             for mapping in mappings {
-                process.changed |= process.image.map(mapping, executables);
+                process.changed |= process.image.map(mapping, executables) != Change::None;
             }
             process.knowledge = Knowledge::Whole;
         }
@@ -336,6 +329,33 @@ impl Processes {
 const LEADERLESS_LIFE: u64 = 600_000_000_000;
 
 impl Process {
+    /// The kernel reported a mapping at `time`.
+    fn map(&mut self, mapping: &NewMapping, time: u64, executables: &mut Executables) {
+        let change = self.image.map(mapping, executables);
+        self.changed |= change != Change::None;
+        if let Change::Replaced { start, end } = change {
+            self.unsettled
+                .retain(|range| range.end <= start || end <= range.start);
+            if self.unsettled.len() < MAX_UNSETTLED {
+                let until = time.saturating_add(SETTLING);
+                self.unsettled.push(Unsettled { start, end, until });
+            }
+        }
+    }
+
+    /// Whether the code at an address took another's place a short while ago.
+    pub(crate) fn is_unsettled(&self, address: u64) -> bool {
+        let mut ranges = self.unsettled.iter();
+        ranges.any(|range| (range.start..range.end).contains(&address))
+    }
+
+    /// Believes what was not replaced again up to `now`.
+    pub(crate) fn settle(&mut self, now: u64) {
+        let before = self.unsettled.len();
+        self.unsettled.retain(|range| now < range.until);
+        self.changed |= self.unsettled.len() < before;
+    }
+
     /// A thread of it ran at that time.
     pub(crate) fn saw(&mut self, tid: u32, time: u64) {
         if tid != self.image.pid && self.exited.is_some_and(|exited| exited < time) {
@@ -366,6 +386,48 @@ impl Process {
             outlived: None,
             selected,
             waiting: Vec::new(),
+            unsettled: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapped(time: u64, build_id: u8) -> SidebandEvent {
+        let mapping = NewMapping {
+            start: 0x1000,
+            end: 0x2000,
+            build_id: vec![build_id; 20],
+            path: b"/lib/plugin.so".to_vec(),
+            ..NewMapping::default()
+        };
+        SidebandEvent {
+            time,
+            pid: 7,
+            tid: 7,
+            kind: SidebandKind::Mapped(mapping),
+        }
+    }
+
+    #[test]
+    fn code_that_took_another_ones_place_must_stay_to_be_believed() {
+        let mut processes = Processes::new(Selection::default(), HashMap::new());
+        let mut executables = Executables::default();
+        let mut map = |processes: &mut Processes, time, build_id| {
+            processes.learn(mapped(time, build_id), &mut executables);
+            processes.entry(7).is_unsettled(0x1fff)
+        };
+        assert!(!map(&mut processes, 1, 1), "it took nobody's place");
+        assert!(map(&mut processes, 2, 2));
+        assert!(map(&mut processes, 3, 1), "and again");
+        let process = processes.entry(7);
+        assert!(!process.is_unsettled(0x2000));
+        process.changed = false;
+        process.settle(2 + SETTLING);
+        assert!(process.is_unsettled(0x1000) && !process.changed);
+        process.settle(3 + SETTLING);
+        assert!(!process.is_unsettled(0x1000) && process.changed);
     }
 }
