@@ -1,15 +1,14 @@
-//! One connection to the store: name, TCP, TLS. What it opens are sockets, never files.
+//! One connection to the store: name, TCP, TLS.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -17,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tower::Service;
 
 use crate::address::Address;
+use crate::tls::Tls;
 
 /// The kernel asks a silent peer whether it is still there after so long, and so often.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 #[derive(Clone)]
 pub(crate) struct Connector {
     address: Address,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(Arc<Mutex<Tls>>, ServerName<'static>)>,
     timeout: Duration,
 }
 
@@ -42,13 +42,13 @@ impl Connector {
     /// The host can't stand in a certificate.
     pub(crate) fn new(
         address: &Address,
-        tls: Option<ClientConfig>,
+        tls: Option<Tls>,
         timeout: Duration,
     ) -> Result<Self, rustls::pki_types::InvalidDnsNameError> {
         let tls = match tls {
-            Some(configuration) => {
+            Some(tls) => {
                 let name = ServerName::try_from(address.host().to_owned())?;
-                Some((TlsConnector::from(Arc::new(configuration)), name))
+                Some((Arc::new(Mutex::new(tls)), name))
             }
             None => None,
         };
@@ -57,6 +57,12 @@ impl Connector {
             tls,
             timeout,
         })
+    }
+
+    /// Reads TLS's files again if they changed: whether new connections are made otherwise than those there are.
+    pub(crate) fn refresh(&self) -> bool {
+        let tls = self.tls.as_ref();
+        tls.is_some_and(|(tls, _)| locked(tls).refresh())
     }
 
     async fn connect(self) -> io::Result<TokioIo<Box<dyn Stream>>> {
@@ -73,14 +79,19 @@ impl Connector {
         sockopt::set_tcp_keepintvl(&tcp, KEEP_ALIVE_INTERVAL)?;
         sockopt::set_tcp_keepcnt(&tcp, KEEP_ALIVE_PROBES)?;
         sockopt::set_tcp_user_timeout(&tcp, UNACKNOWLEDGED)?;
-        let Some((connector, name)) = self.tls else {
+        let Some((tls, name)) = self.tls else {
             return Ok(TokioIo::new(Box::new(tcp)));
         };
+        let connector = TlsConnector::from(locked(&tls).configuration());
         let tls = tokio::time::timeout(self.timeout, connector.connect(name, tcp))
             .await
             .map_err(within("the TLS handshake"))??;
         Ok(TokioIo::new(Box::new(tls)))
     }
+}
+
+fn locked(tls: &Mutex<Tls>) -> MutexGuard<'_, Tls> {
+    tls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Service<Uri> for Connector {

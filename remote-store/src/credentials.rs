@@ -2,17 +2,15 @@
 
 use std::fmt;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use thiserror::Error;
 
+use crate::watched::Watched;
+
 /// Bytes of a token file at most.
 const MAX_TOKEN: u64 = 64 * 1024;
-/// Pause between two looks at the file.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Text that is not shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,28 +56,11 @@ pub enum TokenError {
     Unprintable,
 }
 
-/// What tells one content of the file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
 /// Where the value of the header `authorization` comes from.
 #[derive(Debug)]
 pub(crate) struct Token {
     header: Option<HeaderValue>,
-    file: Option<Watched>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    path: PathBuf,
-    stamp: Option<Stamp>,
-    looked: Instant,
-    failing: bool,
+    file: Option<(PathBuf, Watched)>,
 }
 
 impl Token {
@@ -99,39 +80,24 @@ impl Token {
                 file: None,
             });
         };
-        let (stamp, header) = read(path)?;
+        let watched = Watched::new(vec![path.to_owned()]);
         Ok(Self {
-            header: Some(header),
-            file: Some(Watched {
-                path: path.to_owned(),
-                stamp: Some(stamp),
-                looked: Instant::now(),
-                failing: false,
-            }),
+            header: Some(read(path)?),
+            file: Some((path.to_owned(), watched)),
         })
     }
 
     /// The header's value now. While the file can't be read the last one stands.
     pub(crate) fn header(&mut self) -> Option<HeaderValue> {
-        if let Some(watched) = &mut self.file
-            && watched.looked.elapsed() >= LOOK
+        if let Some((path, watched)) = &mut self.file
+            && let Some(look) = watched.changed()
         {
-            watched.looked = Instant::now();
-            if watched.stamp.is_none() || watched.stamp != stamp(&watched.path).ok() {
-                match read(&watched.path) {
-                    Ok((stamp, header)) => {
-                        watched.stamp = Some(stamp);
-                        watched.failing = false;
-                        self.header = Some(header);
-                        log::info!("bearer token read again from {}", watched.path.display());
-                    }
-                    Err(error) => {
-                        if !watched.failing {
-                            log::warn!("{error}; the last token stays in use");
-                        }
-                        watched.failing = true;
-                    }
+            match read(path) {
+                Ok(header) => {
+                    watched.taken(look);
+                    self.header = Some(header);
                 }
+                Err(error) => watched.failed(&error),
             }
         }
         self.header.clone()
@@ -144,34 +110,18 @@ fn header(secret: &Secret) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn stamp(path: &Path) -> std::io::Result<Stamp> {
-    let metadata = std::fs::metadata(path)?;
-    Ok(stamp_of(&metadata))
-}
-
-fn stamp_of(metadata: &std::fs::Metadata) -> Stamp {
-    Stamp {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-    }
-}
-
-fn read(path: &Path) -> Result<(Stamp, HeaderValue), TokenError> {
+fn read(path: &Path) -> Result<HeaderValue, TokenError> {
     let failed = |error| TokenError::Read {
         path: path.to_owned(),
         error,
     };
     let file = std::fs::File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
     let mut text = String::new();
     file.take(MAX_TOKEN)
         .read_to_string(&mut text)
         .map_err(failed)?;
     let header = Secret::new(&text).and_then(|secret| header(&secret));
-    let header = header.ok_or_else(|| TokenError::Nothing(path.to_owned()))?;
-    Ok((stamp_of(&metadata), header))
+    header.ok_or_else(|| TokenError::Nothing(path.to_owned()))
 }
 
 #[cfg(test)]
@@ -179,8 +129,8 @@ mod tests {
     use super::*;
 
     fn force_look(token: &mut Token) {
-        let watched = token.file.as_mut().unwrap();
-        watched.looked = Instant::now().checked_sub(LOOK).unwrap();
+        let (_, watched) = token.file.as_mut().unwrap();
+        watched.force_look();
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod span;
 mod store;
 mod tls;
 pub mod verdict;
+mod watched;
 
 pub use address::Address;
 pub use credentials::Secret;

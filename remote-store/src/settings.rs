@@ -151,13 +151,19 @@ impl Settings {
         }
     }
 
-    /// Adds what the way to the store needs after the lockdown: its port, names' resolution, the token's file.
+    /// The files that TLS is made of.
+    pub(crate) fn tls_files(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = [&self.ca_file, &self.client_certificate, &self.client_key];
+        files.into_iter().flatten()
+    }
+
+    /// Adds what the way to the store needs after the lockdown: its port, names' resolution, the files that are read again.
     pub fn allow(&self, plan: &mut Plan) {
         let Some(address) = &self.address else { return };
         address.allow(plan);
-        if let Some(token) = &self.bearer_token_file {
+        for file in self.tls_files().chain(&self.bearer_token_file) {
             // It may be a link, and be replaced: its directories.
-            let files = [Some(token.clone()), std::fs::canonicalize(token).ok()];
+            let files = [Some(file.clone()), std::fs::canonicalize(file).ok()];
             let directories = files.iter().flatten().filter_map(|file| file.parent());
             let directories = directories.filter(|directory| directory.is_dir());
             plan.read.extend(directories.map(PathBuf::from));

@@ -23,7 +23,7 @@ use crate::headers::Wire;
 use crate::metrics::CallMetrics;
 use crate::settings::Settings;
 use crate::span::Call;
-use crate::tls::{self, TlsError};
+use crate::tls::{Tls, TlsError};
 use crate::verdict::{Verdict, code_name};
 
 /// Unary calls at once.
@@ -146,7 +146,7 @@ impl RemoteStore {
         let address = settings.address.clone().ok_or(SetupError::NoAddress)?;
         let tls = match settings.insecure {
             true => None,
-            false => Some(tls::configuration(settings)?),
+            false => Some(Tls::new(settings)?),
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let token = Token::new(
@@ -180,12 +180,15 @@ impl RemoteStore {
     /// For generated clients: streams, and whatever is not to be tried again, by [`Self::attempt`].
     #[must_use]
     pub fn wire(&self) -> Wire {
+        if self.line.connector.refresh() {
+            self.renew();
+        }
         let wire = self.line.wire.lock();
         wire.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The next calls go over a new connection: one on which an answer did not come may be dead, or end at a proxy that is,
-    /// without anybody saying so. Calls under way keep theirs.
+    /// without anybody saying so; one that was made with a certificate replaced since may be refused. Calls under way keep theirs.
     fn renew(&self) {
         let line = &self.line;
         let channel = line

@@ -1,4 +1,5 @@
-//! Who is trusted and who this client is: a rustls configuration from PEM files, read once, before the lockdown.
+//! Who is trusted and who this client is: a rustls configuration from PEM files, which are read again when they change. The
+//! system's authorities are read once, before the lockdown.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, 
 use thiserror::Error;
 
 use crate::settings::Settings;
+use crate::watched::Watched;
 
 /// Why there is no TLS.
 #[derive(Debug, Error)]
@@ -42,12 +44,69 @@ pub enum TlsError {
     },
 }
 
-/// The configuration that `settings` ask for.
-///
-/// # Errors
-/// [`TlsError`].
-pub(crate) fn configuration(settings: &Settings) -> Result<ClientConfig, TlsError> {
-    let builder = builder(settings, || roots(settings.ca_file.as_deref()))?;
+/// The configuration that settings ask for, as new as the files that they name.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    settings: Settings,
+    /// Those of the system, where no file names others.
+    system: Option<Arc<RootCertStore>>,
+    watched: Watched,
+    configuration: Arc<ClientConfig>,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub(crate) fn new(settings: &Settings) -> Result<Self, TlsError> {
+        let watched = Watched::new(settings.tls_files().cloned().collect());
+        let believes_anybody = settings.insecure_skip_verify;
+        let system = match &settings.ca_file {
+            None if !believes_anybody => Some(Arc::new(roots(None)?)),
+            _ => None,
+        };
+        Ok(Self {
+            settings: settings.clone(),
+            configuration: Arc::new(configuration(settings, system.clone())?),
+            system,
+            watched,
+        })
+    }
+
+    /// For a new connection.
+    pub(crate) fn configuration(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.configuration)
+    }
+
+    /// Reads the files again if they changed, and says whether the configuration is another one now. While they can't be
+    /// read, or don't fit each other, the last ones stand.
+    pub(crate) fn refresh(&mut self) -> bool {
+        let Some(look) = self.watched.changed() else {
+            return false;
+        };
+        match configuration(&self.settings, self.system.clone()) {
+            Ok(new) => {
+                self.watched.taken(look);
+                self.configuration = Arc::new(new);
+                true
+            }
+            Err(error) => {
+                self.watched.failed(&error);
+                false
+            }
+        }
+    }
+}
+
+fn configuration(
+    settings: &Settings,
+    system: Option<Arc<RootCertStore>>,
+) -> Result<ClientConfig, TlsError> {
+    let builder = builder(settings, || match system {
+        Some(system) => Ok(system),
+        None => roots(settings.ca_file.as_deref()).map(Arc::new),
+    })?;
     let mut configuration = match (&settings.client_certificate, &settings.client_key) {
         (Some(certificate), Some(key)) => {
             let chain = certificates(certificate)?;
@@ -73,14 +132,15 @@ pub fn https(settings: &Settings) -> Result<ClientConfig, TlsError> {
     let builder = builder(settings, || {
         let own = settings.ca_file.as_deref().map(|path| roots(Some(path)));
         let own = own.transpose()?;
-        match (roots(None), own) {
+        let all = match (roots(None), own) {
             (Ok(mut all), own) => {
                 all.extend(own.unwrap_or_else(RootCertStore::empty).roots);
                 Ok(all)
             }
             (Err(_none), Some(own)) => Ok(own),
             (Err(none), None) => Err(none),
-        }
+        };
+        all.map(Arc::new)
     })?;
     let mut configuration = builder.with_no_client_auth();
     configuration.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -89,7 +149,7 @@ pub fn https(settings: &Settings) -> Result<ClientConfig, TlsError> {
 
 fn builder(
     settings: &Settings,
-    roots: impl FnOnce() -> Result<RootCertStore, TlsError>,
+    roots: impl FnOnce() -> Result<Arc<RootCertStore>, TlsError>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))

@@ -248,6 +248,54 @@ fn a_client_shows_its_certificate() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn renewed_certificates_are_read_again() -> Result<()> {
+    let _machine = Machine::lock()?;
+    let site = Site::new()?;
+    let nginx = site.nginx(Demands {
+        client_authority: Some(&site.authority.certificate),
+        ..Demands::default()
+    })?;
+    let _workload = Workload::start("chains-O2", &["100"])?;
+    let shown = site.authority.identity("client", true)?;
+    let stranger = Authority::new(site.directory.path(), "stranger")?;
+    let running = up(
+        &nginx,
+        &stranger.certificate,
+        &[
+            "--remote-store-client-cert",
+            text(&shown.certificate)?,
+            "--remote-store-client-key",
+            text(&shown.key)?,
+        ],
+    )?;
+    until("samples are kept", PATIENCE, || {
+        Ok(spooled(&running.metrics()?).filter(|samples| *samples > 0.0))
+    })?;
+    // The server's authority is known now, the own certificate still expired.
+    replace(&stranger.certificate, &site.authority.certificate)?;
+    until("nginx refuses", PATIENCE, || {
+        Ok((nginx.access_log()?.lines().count() > 0).then_some(()))
+    })?;
+    ensure!(site.samples() == 0, "an expired certificate passed");
+    // A certificate whose key comes later, as two files do: the old pair stands.
+    let renewed = site.authority.identity("renewed", false)?;
+    replace(&shown.certificate, &renewed.certificate)?;
+    std::thread::sleep(Duration::from_secs(3));
+    replace(&shown.key, &renewed.key)?;
+    arrives(&site, "samples arrive with the renewed certificate")?;
+    log_of(running)?;
+    Ok(())
+}
+
+/// Another file in a file's place, as a renewal puts it there.
+fn replace(file: &Path, by: &Path) -> Result<()> {
+    let next = file.with_extension("next");
+    std::fs::copy(by, &next)?;
+    std::fs::rename(next, file)?;
+    Ok(())
+}
+
 /// Samples that wait on disk.
 fn spooled(metrics: &leadsman_tests::metrics::Metrics) -> Option<f64> {
     metrics.sum("leadsman_spool_samples", &[])

@@ -325,7 +325,7 @@ pub(crate) const STORE: &[Setting] = &[
         "remote-store-bearer-token-file",
         PATH,
         "",
-        "file that holds the token",
+        "file that holds the token, read again when it changes",
     )
     .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote("remote-store-insecure", BOOL, "false", "use no TLS")
@@ -341,14 +341,14 @@ pub(crate) const STORE: &[Setting] = &[
         "remote-store-ca-file",
         PATH,
         "",
-        "trust these authorities (PEM) instead of the system's",
+        "trust these authorities (PEM) instead of the system's; read again when it changes",
     )
     .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote(
         "remote-store-client-cert",
         PATH,
         "",
-        "own certificate (PEM)",
+        "own certificate (PEM), read again when it or its key changes",
     )
     .to(&[Role::Shipper, Role::DebuginfoUploader]),
     remote("remote-store-client-key", PATH, "", "its key (PEM)")
