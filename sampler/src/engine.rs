@@ -7,14 +7,13 @@ use ipc_proto::ids::{ExecutableId, ImageId, Pid, Tid, WindowId};
 use ipc_proto::opener::{OpenMaps, OpenerRequest};
 use ipc_proto::sample as wire;
 use ipc_proto::sample::{Backing, SamplerMessage};
-use leadsman_ebpf::abi;
-use leadsman_ebpf::abi::mapping_kind;
 use leadsman_ebpf::stop::StopReason;
 
 use crate::account::Account;
 use crate::announce::{announce_image, ask_table};
 use crate::cgroups::Cgroups;
 use crate::executables::{Executables, TableState};
+use crate::kernel_process::KernelProcess;
 use crate::processes::{Knowledge, Processes, Selection};
 use crate::raw_sample::{RawSample, RawSnapshot};
 use crate::sideband::{NewMapping, SidebandEvent};
@@ -48,16 +47,6 @@ pub(crate) enum Action {
         message: SamplerMessage,
         samples: u64,
     },
-}
-
-/// A process as the kernel side is to know it.
-#[derive(Debug)]
-pub(crate) struct KernelProcess {
-    pub(crate) tgid: u32,
-    pub(crate) start_time: u64,
-    pub(crate) exec_id: u32,
-    /// First address and mapping, ascending.
-    pub(crate) mappings: Vec<(u64, abi::Mapping)>,
 }
 
 /// The engine.
@@ -427,16 +416,11 @@ impl Engine {
     pub(crate) fn on_link_up(&mut self) -> Vec<SamplerMessage> {
         self.executables.forget_announcements();
         let mut actions = Vec::new();
-        let Self {
-            processes,
-            executables,
-            window_start,
-            ..
-        } = self;
-        for image in processes.images_mut() {
+        for image in self.processes.images_mut() {
             let named = image.announced.take().is_some() || image.sampled;
             if named {
-                announce_image(image, executables, *window_start, &mut actions);
+                let executables = &mut self.executables;
+                announce_image(image, executables, self.window_start, &mut actions);
             }
         }
         let messages = actions.into_iter().filter_map(|action| match action {
@@ -479,13 +463,7 @@ impl Engine {
 
     /// Brings the kernel side up to date with processes that are sampled.
     pub(crate) fn install_changed(&mut self) {
-        let Self {
-            processes,
-            executables,
-            actions,
-            ..
-        } = self;
-        for (pid, process) in processes.iter_mut() {
+        for (_, process) in self.processes.iter_mut() {
             if !process.changed || !process.may_run() || process.image.start_time == 0 {
                 continue;
             }
@@ -494,34 +472,8 @@ impl Engine {
             }
             process.changed = false;
             process.installed = true;
-            let mappings = process.image.mappings.live();
-            let mappings = mappings
-                .filter(|mapping| !process.is_unsettled(mapping.start))
-                .take(leadsman_ebpf::limits::MAX_MAPPINGS)
-                .map(|mapping| {
-                    let is_file = mapping.backing == Backing::File as u8;
-                    let kind = if is_file && executables.has_no_table(mapping.executable) {
-                        mapping_kind::UNREADABLE
-                    } else if is_file || mapping.backing == Backing::Vdso as u8 {
-                        mapping_kind::TABLE
-                    } else {
-                        mapping_kind::FRAME_POINTER
-                    };
-                    let kernel = abi::Mapping {
-                        end: mapping.end,
-                        to_file_offset: mapping.file_offset.wrapping_sub(mapping.start),
-                        table: mapping.executable.0,
-                        kind,
-                    };
-                    (mapping.start, kernel)
-                });
-            let kernel = KernelProcess {
-                tgid: *pid,
-                start_time: process.image.start_time,
-                exec_id: process.image.exec_id,
-                mappings: mappings.collect(),
-            };
-            actions.push(Action::Install(Box::new(kernel)));
+            let kernel = KernelProcess::of(process, &self.executables);
+            self.actions.push(Action::Install(Box::new(kernel)));
         }
     }
 
@@ -535,14 +487,10 @@ impl Engine {
                 self.resume(pid);
             }
         }
-        let Self {
-            processes,
-            executables,
-            actions,
-            ..
-        } = self;
-        for image in processes.images_mut().filter(|image| image.sampled) {
-            announce_image(image, executables, self.window_start, actions);
+        let images = self.processes.images_mut();
+        for image in images.filter(|image| image.sampled) {
+            let executables = &mut self.executables;
+            announce_image(image, executables, self.window_start, &mut self.actions);
             image.sampled = false;
         }
         for (batch, samples) in self.window.take_batches(window) {

@@ -10,6 +10,7 @@ mod engine;
 mod event_loop;
 mod executables;
 mod image;
+mod kernel_process;
 mod maps_file;
 mod metrics;
 mod opener_link;

@@ -7,7 +7,7 @@ use aya::maps::{HashMap, MapData, MapError};
 use leadsman_ebpf::abi::{BlockKey, Mapping, MappingBlock, Process};
 use leadsman_ebpf::limits::{BLOCK_MAPPINGS, PROCESS_BLOCKS};
 
-use crate::engine::KernelProcess;
+use crate::kernel_process::KernelProcess;
 
 /// The maps, and what is in them.
 pub(crate) struct Mappings {
