@@ -24,6 +24,32 @@ messages! {
     }
 }
 
+impl OpenerRequest {
+    /// The number to be repeated in the answer; 0 where there is none.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Sampled(_) => 0,
+            Self::OpenMaps(wanted) => wanted.request,
+            Self::OpenExecutable(wanted) => wanted.request,
+            Self::OpenPerfMap(wanted) => wanted.request,
+            Self::OpenDebugFile(wanted) => wanted.request,
+        }
+    }
+
+    /// The process that it is about.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        match self {
+            Self::Sampled(wanted) => wanted.pid,
+            Self::OpenMaps(wanted) => wanted.pid,
+            Self::OpenExecutable(wanted) => wanted.pid,
+            Self::OpenPerfMap(wanted) => wanted.pid,
+            Self::OpenDebugFile(wanted) => wanted.pid,
+        }
+    }
+}
+
 messages! {
     /// What the opener answers.
     pub enum OpenerReply {

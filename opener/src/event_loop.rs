@@ -17,7 +17,6 @@ use rustix::io::Errno;
 
 use crate::engine::{Decision, Engine};
 use crate::files::OpenFile;
-use crate::request;
 use crate::workers::{Job, Outcome, Workers};
 
 /// Links at once: the two roles, and one of each being replaced.
@@ -179,7 +178,7 @@ impl EventLoop {
                     self.engine.answered(status);
                     client
                         .replies
-                        .push_back((refusal(request::number(&message), status), None));
+                        .push_back((refusal(message.number(), status), None));
                 }
                 Decision::Open(ways) => {
                     client.under_way += 1;
@@ -197,11 +196,7 @@ impl EventLoop {
     fn hand_out(&mut self, now: u64) {
         while let Some(job) = self.waiting.pop_front() {
             if self.workers.is_exhausted() {
-                self.answer(
-                    job.client,
-                    request::number(&job.request),
-                    Err(OpenStatus::TimedOut),
-                );
+                self.answer(job.client, job.request.number(), Err(OpenStatus::TimedOut));
             } else if let Err(job) = self.workers.take(job, now) {
                 self.waiting.push_front(job);
                 return;

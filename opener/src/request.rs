@@ -7,35 +7,13 @@ use crate::engine::Ways;
 use crate::files::{self, OpenFile};
 use crate::process_directory::ProcessDirectory;
 
-/// The number to be repeated in the answer.
-pub(crate) fn number(request: &OpenerRequest) -> u64 {
-    match request {
-        OpenerRequest::Sampled(_) => 0,
-        OpenerRequest::OpenMaps(wanted) => wanted.request,
-        OpenerRequest::OpenExecutable(wanted) => wanted.request,
-        OpenerRequest::OpenPerfMap(wanted) => wanted.request,
-        OpenerRequest::OpenDebugFile(wanted) => wanted.request,
-    }
-}
-
-/// The process that a request is about.
-pub(crate) fn pid(request: &OpenerRequest) -> u32 {
-    match request {
-        OpenerRequest::Sampled(wanted) => wanted.pid.0,
-        OpenerRequest::OpenMaps(wanted) => wanted.pid.0,
-        OpenerRequest::OpenExecutable(wanted) => wanted.pid.0,
-        OpenerRequest::OpenPerfMap(wanted) => wanted.pid.0,
-        OpenerRequest::OpenDebugFile(wanted) => wanted.pid.0,
-    }
-}
-
 /// Opens what is asked for.
 pub(crate) fn open(
     request: &OpenerRequest,
     ways: Ways,
     directories: &DebugDirectories,
 ) -> Result<OpenFile, OpenStatus> {
-    let process = ProcessDirectory::open(pid(request), ways.start_time);
+    let process = ProcessDirectory::open(request.pid().0, ways.start_time);
     match request {
         OpenerRequest::Sampled(_) => Err(OpenStatus::NotFound),
         OpenerRequest::OpenMaps(_) => files::maps(&process?),

@@ -14,7 +14,6 @@ use ipc_proto::opener::{OpenStatus, OpenerRequest};
 
 use crate::engine::Ways;
 use crate::files::OpenFile;
-use crate::request;
 
 /// Workers that take jobs, and threads in all: as many may hang before nothing is opened any more.
 const ACTIVE: usize = 2;
@@ -117,8 +116,8 @@ impl Workers {
         };
         let ticket = Ticket {
             client: job.client,
-            request: request::number(&job.request),
-            pid: request::pid(&job.request),
+            request: job.request.number(),
+            pid: job.request.pid().0,
             since: now,
         };
         match worker.jobs.try_send(job) {
@@ -228,7 +227,7 @@ mod tests {
 
     /// Files of process 1 never answer.
     fn open(request: &OpenerRequest, _ways: Ways) -> Result<OpenFile, OpenStatus> {
-        while request::pid(request) == 1 {
+        while request.pid().0 == 1 {
             thread::park();
         }
         Err(OpenStatus::NotFound)

@@ -8,8 +8,10 @@ use ipc_proto::sample::{Backing, Mapping};
 use crate::executables::{Executables, VDSO};
 use crate::sideband::NewMapping;
 
-/// Mappings that one image may have had: a process that maps more is walked as far as those reach.
+/// Mappings that one image may have: a process that maps more is walked as far as those reach.
 const MAX_MAPPINGS: usize = 1 << 16;
+/// Mappings no longer in place that one image may have had beside as many as it has.
+const MAX_GONE: usize = 1 << 12;
 
 /// What a report of the kernel does to the mappings that are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,19 @@ impl MappingList {
     /// The live mappings by ascending start.
     pub(crate) fn live(&self) -> impl ExactSizeIterator<Item = &Mapping> {
         self.live.iter().map(|&index| &self.all[index as usize])
+    }
+
+    /// Whether most of what it names is no longer in place, as where a library is opened and closed for each request.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.all.len() >= MAX_GONE + 2 * self.live.len()
+    }
+
+    /// What is in place, under new indexes.
+    pub(crate) fn in_place(&self) -> Self {
+        Self {
+            all: self.live().cloned().collect(),
+            live: (0..self.live.len() as u32).collect(),
+        }
     }
 
     fn start_of(&self, index: u32) -> u64 {
@@ -90,7 +105,7 @@ impl MappingList {
             new.file_offset = 0;
         }
         if self.live().any(|old| *old == new)
-            || self.all.len() >= MAX_MAPPINGS
+            || self.live.len() >= MAX_MAPPINGS
             || new.end <= new.start
         {
             return Change::None;

@@ -108,17 +108,20 @@ impl Processes {
 
     /// The process, made if it is new.
     pub(crate) fn entry(&mut self, pid: u32) -> &mut Process {
-        if !self.all.contains_key(&pid) {
-            let (comm, parent) = self.older.remove(&pid).unwrap_or_default();
-            let id = self.next_image();
-            let selected = self.selection.pids.is_empty() || self.selection.pids.contains(&pid);
-            let image = Image::new(id, pid, comm, parent);
-            self.all
-                .insert(pid, Process::new(image, Knowledge::Partial, selected));
-        }
-        self.all
-            .entry(pid)
-            .or_insert_with(|| unreachable!("inserted above"))
+        let Self {
+            all,
+            selection,
+            last_image,
+            older,
+            ..
+        } = self;
+        all.entry(pid).or_insert_with(|| {
+            *last_image += 1;
+            let (comm, parent) = older.remove(&pid).unwrap_or_default();
+            let image = Image::new(ImageId(*last_image), pid, comm, parent);
+            let selected = selection.pids.is_empty() || selection.pids.contains(&pid);
+            Process::new(image, Knowledge::Partial, selected)
+        })
     }
 
     /// Learns from a record; returns processes that the kernel side must forget.
@@ -148,7 +151,11 @@ impl Processes {
             }
             SidebandKind::Mapped(mapping) => {
                 if self.all.contains_key(&pid) || self.all.len() < MAX_PROCESSES {
-                    self.entry(pid).map(&mapping, time, executables);
+                    let process = self.entry(pid);
+                    process.map(&mapping, time, executables);
+                    if process.image.mappings.is_worn() {
+                        self.renew(pid);
+                    }
                 }
             }
             SidebandKind::Exited => {
@@ -170,40 +177,24 @@ impl Processes {
             return forgotten;
         }
         let id = self.next_image();
-        let (knowledge, comm, mappings, selected) = match self.all.get(&parent) {
-            Some(old) => {
-                let knowledge = if old.knowledge == Knowledge::Whole {
-                    Knowledge::Whole
-                } else {
-                    Knowledge::Partial
-                };
-                (
-                    knowledge,
-                    old.image.comm.clone(),
-                    Rc::clone(&old.image.mappings),
-                    old.selected,
-                )
-            }
-            None => {
-                let comm = self
-                    .older
-                    .get(&parent)
-                    .map(|(comm, _)| comm.clone())
-                    .unwrap_or_default();
-                (
-                    Knowledge::Partial,
-                    comm,
-                    Rc::default(),
-                    self.selection.pids.contains(&parent),
-                )
-            }
+        let old = self.all.get(&parent);
+        let knowledge = match old.map(|old| old.knowledge) {
+            Some(Knowledge::Whole) => Knowledge::Whole,
+            _ => Knowledge::Partial,
+        };
+        let older = self.older.get(&parent).map(|(comm, _)| comm);
+        let comm = old.map(|old| &old.image.comm).or(older).cloned();
+        let mappings = old.map(|old| Rc::clone(&old.image.mappings));
+        let selected = match old {
+            Some(old) => old.selected,
+            None => self.selection.pids.contains(&parent),
         };
         let selected = self.selection.pids.is_empty()
             || self.selection.pids.contains(&pid)
             || (self.selection.children && selected);
         let image = Image {
-            mappings,
-            ..Image::new(id, pid, comm, parent)
+            mappings: mappings.unwrap_or_default(),
+            ..Image::new(id, pid, comm.unwrap_or_default(), parent)
         };
         self.all
             .insert(pid, Process::new(image, knowledge, selected));
@@ -218,13 +209,31 @@ impl Processes {
             start_time: process.image.start_time,
             ..Image::new(id, pid, comm, process.image.parent)
         };
-        let old = std::mem::replace(&mut process.image, new);
         process.knowledge = Knowledge::Whole;
         process.changed = false;
         process.unsettled.clear();
         (process.exited, process.outlived) = (None, None);
-        self.retire(old);
+        self.begin(new);
         was_installed.then_some(pid)
+    }
+
+    /// Goes on with a new image that has the mappings in place only.
+    fn renew(&mut self, pid: u32) {
+        let id = self.next_image();
+        let image = &self.entry(pid).image;
+        let new = Image {
+            start_time: image.start_time,
+            exec_id: image.exec_id,
+            mappings: Rc::new(image.mappings.in_place()),
+            ..Image::new(id, pid, image.comm.clone(), image.parent)
+        };
+        self.begin(new);
+    }
+
+    fn begin(&mut self, image: Image) {
+        let process = self.entry(image.pid);
+        let old = std::mem::replace(&mut process.image, image);
+        self.retire(old);
     }
 
     fn retire(&mut self, image: Image) {
@@ -429,5 +438,28 @@ mod tests {
         assert!(process.is_unsettled(0x1000) && !process.changed);
         process.settle(3 + SETTLING);
         assert!(!process.is_unsettled(0x1000) && process.changed);
+    }
+
+    #[test]
+    fn libraries_opened_and_closed_for_ever_leave_no_trace() {
+        let mut processes = Processes::new(Selection::default(), HashMap::new());
+        let mut executables = Executables::default();
+        let mut longest = 0;
+        for time in 0..20_000 {
+            processes.learn(mapped(time, (time % 2) as u8), &mut executables);
+            longest = longest.max(processes.entry(7).image.mappings.all.len());
+        }
+        let newest = executables.identify(&match mapped(0, 1).kind {
+            SidebandKind::Mapped(mapping) => mapping,
+            other => panic!("{other:?}"),
+        });
+        let image = &processes.entry(7).image;
+        let found = image
+            .mappings
+            .find(0x1800)
+            .map(|(_, found)| found.executable);
+        assert_eq!(found, Some(newest));
+        assert!(longest < 5000 && image.id != ImageId(1), "{longest}");
+        assert!(processes.retired.is_empty(), "nobody heard of them");
     }
 }
