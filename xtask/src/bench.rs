@@ -17,6 +17,8 @@ const RATE: &str = "97";
 const FULL_RATE: &str = "997";
 /// Length of each recording unless told otherwise, seconds.
 const SECONDS: u64 = 15;
+/// perf's recording is shorter than the one beside it, seconds: the BPF programs are asked about after it.
+const PERF_ENDS_EARLIER: u64 = 3;
 /// How long the load takes until all of its parts compute.
 const RAMP_UP: Duration = Duration::from_secs(3);
 
@@ -73,6 +75,9 @@ fn leadsman(programs: &Path, directory: &Path, seconds: u64) -> Result<()> {
         .args([
             "record",
             "-q",
+            // It would read all files it met for their build IDs, which takes longer than the recording beside it.
+            "-B",
+            "-N",
             "-a",
             "-e",
             "cpu-clock",
@@ -82,7 +87,11 @@ fn leadsman(programs: &Path, directory: &Path, seconds: u64) -> Result<()> {
             "-o",
         ])
         .arg(&data)
-        .args(["--", "sleep", &(seconds - 1).to_string()])
+        .args([
+            "--",
+            "sleep",
+            &seconds.saturating_sub(PERF_ENDS_EARLIER).max(1).to_string(),
+        ])
         .stderr(Stdio::null())
         .spawn()
         .context("cannot start perf")?;
@@ -100,7 +109,7 @@ fn leadsman(programs: &Path, directory: &Path, seconds: u64) -> Result<()> {
     println!(
         "perf saw {} samples with user frames in {} s of it",
         user_samples(&data)?,
-        seconds - 1
+        seconds.saturating_sub(PERF_ENDS_EARLIER).max(1)
     );
     size(&directory.join("leadsman.pb.gz"))
 }
