@@ -93,8 +93,7 @@ pub(crate) fn mapped(
         result => result,
     };
     let found = found.map_err(status)?;
-    let link = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let path = readlinkat(CWD, link, Vec::new()).map_err(status)?;
+    let path = readlinkat(CWD, own_link(&found), Vec::new()).map_err(status)?;
     let is_named = name(path.as_bytes()) == name(&wanted.path.0);
     Ok((elf(&found)?, is_named))
 }
@@ -252,6 +251,11 @@ fn elf(found: &OwnedFd) -> Result<OpenFile, OpenStatus> {
     }
 }
 
+/// The magic link to what a descriptor of this process stands for.
+fn own_link(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
 /// Opens for reading what an O_PATH descriptor stands for, if it is a regular file that can't block.
 fn reopen(found: &OwnedFd, max: u64) -> Result<OpenFile, OpenStatus> {
     let seen = fstat(found).map_err(status)?;
@@ -265,8 +269,7 @@ fn reopen(found: &OwnedFd, max: u64) -> Result<OpenFile, OpenStatus> {
         return Err(OpenStatus::Refused);
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let fd = open(path, flags, Mode::empty()).map_err(status)?;
+    let fd = open(own_link(found), flags, Mode::empty()).map_err(status)?;
     let stat = fstat(&fd).map_err(status)?;
     if (stat.st_dev, stat.st_ino) != (seen.st_dev, seen.st_ino) {
         return Err(OpenStatus::Refused);

@@ -29,7 +29,8 @@ pub(crate) fn open(
     }
 }
 
-/// The mapped file itself, if it has the name reported; else what its path leads to: from the process's root while it lives, then from the initial one.
+/// The mapped file itself, if it has the name reported; else what its path leads to: from the process's root while it
+/// lives, then from the initial one.
 /// The asker compares device, inode or build ID: the path may hold another file by now.
 fn executable(
     process: Result<ProcessDirectory, OpenStatus>,

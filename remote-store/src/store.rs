@@ -188,7 +188,8 @@ impl RemoteStore {
     }
 
     /// The next calls go over a new connection: one on which an answer did not come may be dead, or end at a proxy that is,
-    /// without anybody saying so; one that was made with a certificate replaced since may be refused. Calls under way keep theirs.
+    /// without anybody saying so; one that was made with a certificate replaced since may be refused. Calls under way keep
+    /// theirs.
     fn renew(&self) {
         let line = &self.line;
         let channel = line

@@ -60,18 +60,18 @@ impl Watched {
         }
     }
 
-    /// The next question is not too early.
-    #[cfg(test)]
-    pub(crate) fn force_look(&mut self) {
-        self.looked = Instant::now().checked_sub(PAUSE).unwrap_or(self.looked);
-    }
-
     /// They can't be read: said once until they can.
     pub(crate) fn failed(&mut self, error: &dyn Display) {
         if !self.failing {
             log::warn!("{error}; what was read before stays in use");
         }
         self.failing = true;
+    }
+
+    /// The next question is not too early.
+    #[cfg(test)]
+    pub(crate) fn force_look(&mut self) {
+        self.looked = Instant::now().checked_sub(PAUSE).unwrap_or(self.looked);
     }
 }
 

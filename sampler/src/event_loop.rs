@@ -3,13 +3,13 @@
 use std::os::fd::OwnedFd;
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
-use ipc_endpoint::clock::monotonic;
+use ipc_endpoint::clock::{monotonic, timespec};
 use ipc_endpoint::signals::Termination;
 use ipc_endpoint::statistics::{Reporter, check};
 use ipc_proto::ids::ExecutableId;
 use ipc_proto::sample::{SamplerMessage, SymbolizerMessage};
 use leadsman_ebpf::abi::{COUNTERS, Counter};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::bpf::accounts::MapAccounts;
@@ -174,10 +174,6 @@ impl EventLoop {
             (Awaited::KernelAndPeers, Some(end)) => TICK.min(end.saturating_sub(now)),
             _ => TICK,
         };
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: pause.min(999_999_999) as i64,
-        };
         let mut fds = Vec::new();
         if awaited == Awaited::KernelAndPeers {
             fds.push(PollFd::new(&self.records, PollFlags::IN));
@@ -199,7 +195,7 @@ impl EventLoop {
                 fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN | out));
             }
         }
-        match poll(&mut fds, Some(&timeout)) {
+        match poll(&mut fds, Some(&timespec(pause))) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error),
         }

@@ -98,8 +98,8 @@ fn end(stop: StopReason, entry: Entry, code: &impl Code, walk: &mut Walk) -> Sto
         return stop;
     }
     let is_called = entry.return_address.is_some();
-    let stop = without_frame_pointer(stop as u8, is_called, entry.is_unreadable);
-    let stop = StopReason::from_number(stop).unwrap_or(StopReason::FramePointerImplausible);
+    let number = without_frame_pointer(stop as u8, is_called, entry.is_unreadable);
+    let stop = StopReason::from_number(number).unwrap_or(stop);
     if !may_hide_root(stop as u8) {
         return stop;
     }

@@ -204,10 +204,8 @@ impl Engine {
             return;
         };
         let (about, file_key) = (executable.about.clone(), executable.file_key());
-        let needs_second = matches!(
-            executable.table,
-            TableState::NeedsFile | TableState::NoFile | TableState::Looking
-        );
+        let is_awaited = matches!(executable.table, TableState::NeedsFile | TableState::NoFile);
+        let needs_second = is_awaited || matches!(executable.table, TableState::Looking);
         // Without a descriptor left the table is walked without, and the names come all the same.
         let second = needs_second.then(|| file.try_clone().ok()).flatten();
         executable.file = FileState::Given(second);
@@ -225,10 +223,7 @@ impl Engine {
                 file_key,
             }));
         }
-        let waits = self.executables.get(id).is_some_and(|executable| {
-            matches!(executable.table, TableState::NeedsFile | TableState::NoFile)
-        });
-        if needs_second && waits {
+        if is_awaited {
             self.build_from_file(id, now);
         }
     }
@@ -267,29 +262,22 @@ impl Engine {
         };
         if matches!(executable.table, TableState::NeedsFile) {
             if requests::may_succeed_later(status) {
-                self.no_table_yet(id);
+                // What needs the names asks for it again with each window.
+                self.no_table(id, TableState::NoFile, true);
             } else {
-                self.no_table(id, false);
+                self.no_table(id, TableState::Absent, false);
             }
         }
     }
 
-    /// There is no table until the file can be opened: the names' need of it asks for it again with each window.
-    fn no_table_yet(&mut self, id: ExecutableId) {
-        let is_wanted = self.executables.get(id).is_some_and(|known| known.wanted);
-        self.no_table(id, true);
-        self.executables.set_state(id, TableState::NoFile);
-        if let Some(executable) = self.executables.get_mut(id) {
-            executable.wanted = is_wanted;
-        }
-    }
-
-    /// There is no table; `retry`: another process's file may give one.
-    fn no_table(&mut self, id: ExecutableId, retry: bool) {
-        self.executables.set_state(id, TableState::Absent);
+    /// There is no table, for now or for good, as `state` says; `retry`: another process's file may give one.
+    fn no_table(&mut self, id: ExecutableId, state: TableState, retry: bool) {
+        let may_come = matches!(state, TableState::NoFile);
+        self.executables.set_state(id, state);
         if let Some(executable) = self.executables.get_mut(id)
-            && std::mem::take(&mut executable.wanted)
+            && executable.wanted
         {
+            executable.wanted = may_come;
             let message = NoTable {
                 executable: id,
                 retry,
@@ -345,7 +333,7 @@ impl Engine {
                 self.executables.set_state(id, TableState::NeedsFile);
                 return self.build_from_file(id, now);
             }
-            TableResult::OtherBuild => self.no_table(id, true),
+            TableResult::OtherBuild => self.no_table(id, TableState::Absent, true),
             TableResult::Quarantined | TableResult::Failed(_) => {
                 if let TableResult::Failed(error) = &result
                     && let Some(executable) = self.executables.get(id)
@@ -353,7 +341,7 @@ impl Engine {
                     let path = executable.about.path.text();
                     log::info!("no unwind table of {path}: {error}");
                 }
-                self.no_table(id, false);
+                self.no_table(id, TableState::Absent, false);
             }
         }
         self.retry_waiting(id, now);
