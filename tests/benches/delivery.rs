@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use leadsman_tests::Machine;
 use leadsman_tests::mixed_load::MixedLoad;
 use leadsman_tests::parca::CPU;
@@ -29,28 +29,18 @@ fn main() -> Result<()> {
     seconds_to_names()
 }
 
-/// Leadsman with a spool of its own before a server.
-fn start(server: &StandIn, more: &[&str]) -> Result<(Up, tempfile::TempDir)> {
-    let spool = tempfile::tempdir()?;
-    let address = server.address.to_string();
-    let spool_directory = spool.path().join("spool");
-    let mut arguments = vec![
-        "--remote-store-address",
-        &address,
-        "--remote-store-insecure",
-        "--remote-store-spool-directory",
-        spool_directory.to_str().context("the path is UTF-8")?,
-    ];
-    arguments.extend_from_slice(more);
-    Ok((Up::start(WINDOW, &arguments)?, spool))
+/// Leadsman with its default settings before a server.
+fn start(server: &StandIn, more: &[&str]) -> Result<Up> {
+    let more = [&["--remote-store-insecure"], more].concat();
+    Up::start_shipping(WINDOW, &server.address.to_string(), &more)
 }
 
 fn bytes_on_the_wire() -> Result<()> {
     let load = MixedLoad::start()?;
     let server = StandIn::start(Options::default())?;
-    let (up, _spool) = start(&server, &["--debuginfo-upload-disable"])?;
+    let up = start(&server, &["--debuginfo-upload-disable"])?;
     std::thread::sleep(WATCHED);
-    // The windows that both have, whole.
+    // What waits to be sent arrives.
     let mut last = 0;
     let settled = Instant::now();
     while settled.elapsed() < Duration::from_secs(30) {
@@ -62,10 +52,8 @@ fn bytes_on_the_wire() -> Result<()> {
         std::thread::sleep(Duration::from_secs(4));
     }
     let (sent, wire) = (server.store().samples(), server.gate().bytes());
-    let mut windows: Vec<_> = up.stored()?.into_iter().collect();
-    windows.sort();
     let (mut samples, mut plain, mut packed) = (0, 0, 0);
-    for window in &windows {
+    for window in up.stored()? {
         let bytes = std::fs::read(window)?;
         let profile = pprof::read(&bytes)?;
         samples += profile.sample.iter().map(|one| one.value[0]).sum::<i64>();
@@ -89,7 +77,7 @@ fn bytes_on_the_wire() -> Result<()> {
 
 fn seconds_to_names() -> Result<()> {
     let server = StandIn::start(Options::default())?;
-    let (_up, _spool) = start(&server, &[])?;
+    let _up = start(&server, &[])?;
     // Past the first window, whose files are everybody's.
     std::thread::sleep(Duration::from_secs(25));
     let mut client = Client::new(&server.address.to_string())?;

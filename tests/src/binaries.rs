@@ -1,11 +1,11 @@
 //! Where the product's binaries and this build's target directory are. Must never fall back to an installed Leadsman.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
+
+use crate::public_directory;
 
 /// The front command and the processes it starts, as they are named on disk.
 pub const NAMES: [&str; 7] = [
@@ -49,9 +49,7 @@ pub fn leadsman() -> Result<PathBuf> {
 
 /// Copies of all binaries where every user may run them: the target directory may lie in somebody's closed home.
 pub fn copied_for_everybody() -> Result<TempDir> {
-    let copies = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o755))
-        .tempdir()?;
+    let copies = public_directory("binaries-")?;
     let from = directory()?;
     for name in NAMES {
         std::fs::copy(from.join(name), copies.path().join(name))

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::process::{Output, Running, run_ok, until};
-use crate::require_command;
+use crate::{public_directory, require_command};
 
 /// The group that may use its socket, as Debian's `docker` may.
 const SOCKET_GROUP: u32 = 64_123;
@@ -28,11 +28,8 @@ impl Docker {
     pub fn start() -> Result<Self> {
         let daemon = require_command("dockerd")?;
         // overlayfs can't be on itself.
-        let directory = tempfile::Builder::new()
-            .prefix("leadsman-docker-")
-            // Whoever the sockets let in must reach them.
-            .permissions(Permissions::from_mode(0o755))
-            .tempdir()?;
+        // Whoever the sockets let in must reach them.
+        let directory = public_directory("leadsman-docker-")?;
         let at = |name: &str| directory.path().join(name);
         let mut command = Command::new(daemon);
         command

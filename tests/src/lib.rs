@@ -32,10 +32,12 @@ pub mod report;
 pub mod up;
 pub mod workloads;
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
 
 /// Says no, loudly, where the tests that need the kernel's help cannot work: they must never pass by doing nothing.
 pub fn require_root() -> Result<()> {
@@ -60,6 +62,15 @@ pub fn require_command(name: &str) -> Result<PathBuf> {
             "'{name}' is not installed: `cargo xtask test` installs the packages listed in tests/PACKAGES"
         ),
     }
+}
+
+/// A new directory that every user may pass, unlike the usual 0700: Leadsman's processes have users of their own.
+pub fn public_directory(prefix: &str) -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder
+        .prefix(prefix)
+        .permissions(Permissions::from_mode(0o755));
+    builder.tempdir().context("cannot make a directory")
 }
 
 /// Holds the machine for one test: recordings at the same time would measure each other.

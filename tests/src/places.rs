@@ -2,9 +2,7 @@
 //! with build IDs that no server has seen; and what the host's `addr2line` says of their addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::process::run_ok;
-use crate::require_command;
+use crate::{public_directory, require_command};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -75,10 +73,7 @@ impl Places {
     /// Builds all programs; takes a few seconds.
     pub fn build() -> Result<Self> {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads");
-        let directory = tempfile::Builder::new()
-            .prefix("places-")
-            .permissions(Permissions::from_mode(0o755))
-            .tempdir()?;
+        let directory = public_directory("places-")?;
         let mut places = Self {
             programs: Vec::new(),
             directory,

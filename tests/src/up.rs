@@ -2,9 +2,7 @@
 //! goes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -18,6 +16,7 @@ use crate::http;
 use crate::metrics::Metrics;
 use crate::process::{Output, Running, until};
 use crate::profile::Profile;
+use crate::public_directory;
 
 /// From start to samples flowing end to end.
 const READY: Duration = Duration::from_secs(15);
@@ -33,32 +32,28 @@ pub struct Up {
 impl Up {
     /// Starts with windows of `window` seconds and waits until it says that it is ready.
     pub fn start(window: u32, more: &[&str]) -> Result<Self> {
-        Self::start_in(Self::new_directory()?, window, more)
+        Self::start_in(public_directory("up-")?, window, more)
     }
 
     /// As [`Up::start`], with the local store and a remote one at `address`: fresh windows go there every second.
     pub fn start_with_remote_store(window: u32, address: &str, more: &[&str]) -> Result<Self> {
-        let directory = Self::new_directory()?;
+        let interval = ["--remote-store-batch-write-interval", "1s"];
+        Self::start_shipping(window, address, &[&interval, more].concat())
+    }
+
+    /// The same, with all else as it is by default.
+    pub fn start_shipping(window: u32, address: &str, more: &[&str]) -> Result<Self> {
+        let directory = public_directory("up-")?;
         let spool = directory.path().join("spool");
         let spool = spool.to_str().context("the path is UTF-8")?;
         let mut arguments = vec![
             "--remote-store-address",
             address,
-            "--remote-store-batch-write-interval",
-            "1s",
             "--remote-store-spool-directory",
             spool,
         ];
         arguments.extend_from_slice(more);
         Self::start_in(directory, window, &arguments)
-    }
-
-    fn new_directory() -> Result<tempfile::TempDir> {
-        // Passable for the processes' own users, unlike the usual 0700.
-        let directory = tempfile::Builder::new()
-            .permissions(Permissions::from_mode(0o755))
-            .tempdir()?;
-        Ok(directory)
     }
 
     fn start_in(directory: tempfile::TempDir, window: u32, more: &[&str]) -> Result<Self> {

@@ -108,6 +108,21 @@ const SOURCES: [&str; 17] = [
     "cgo.go",
 ];
 
+/// The variant of that name.
+pub fn variant(name: &str) -> Result<Variant> {
+    let mut variants = VARIANTS.into_iter();
+    let found = variants.find(|variant| variant.name == name);
+    found.with_context(|| format!("no variant is named {name}"))
+}
+
+/// Some threads of chains.c, by their names.
+#[must_use]
+pub fn some_chains(variant: Variant, threads: &[&str]) -> Vec<Chain> {
+    let mut chains = c_chains(variant);
+    chains.retain(|chain| threads.contains(&chain.thread));
+    chains
+}
+
 /// The threads of chains.c, in the order of its own table.
 #[must_use]
 pub fn c_chains(variant: Variant) -> Vec<Chain> {

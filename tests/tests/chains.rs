@@ -1,11 +1,8 @@
 //! Every thread of the workloads shows exactly the stack it has: the whole machine is sampled, and judged thread by thread.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use leadsman_tests::Machine;
 use leadsman_tests::process::signal;
 use leadsman_tests::profile::{Profile, Stack};
 use leadsman_tests::record::record_profile;
@@ -13,7 +10,9 @@ use leadsman_tests::report::Report;
 use leadsman_tests::up::Up;
 use leadsman_tests::workloads::{
     VARIANTS, Variant, Workload, c_chains, child_chains, cpp_chains, go_chain, rust_chains,
+    some_chains, variant,
 };
+use leadsman_tests::{Machine, public_directory};
 use rustix::process::Signal;
 
 /// Share of a thread's samples that must show its exact chain.
@@ -76,12 +75,7 @@ fn judge_few(variants: &[Variant]) -> Result<()> {
 
 #[test]
 fn threads_without_frame_pointers() -> Result<()> {
-    judge_variants(
-        &VARIANTS
-            .into_iter()
-            .filter(|variant| variant.name == "chains-O2")
-            .collect::<Vec<_>>(),
-    )
+    judge_variants(&[variant("chains-O2")?])
 }
 
 #[test]
@@ -144,18 +138,11 @@ fn a_program_that_starts_during_the_recording() -> Result<()> {
         .map_err(|_panic| anyhow::anyhow!("the recording thread panicked"))??;
     let pid = i64::from(workload.id());
     let mut report = Report::demanding(COLD_SHARE);
-    for variant in VARIANTS
-        .into_iter()
-        .filter(|variant| variant.name == "chains-O3")
-    {
-        for chain in c_chains(variant)
-            .iter()
-            .filter(|chain| ["w-plain", "w-realign", "w-dlopen"].contains(&chain.thread))
-        {
-            report.judge(&recording.profile, variant.name, chain, |stack| {
-                stack.pid == pid && stack.thread_name == chain.thread
-            })?;
-        }
+    let variant = variant("chains-O3")?;
+    for chain in some_chains(variant, &["w-plain", "w-realign", "w-dlopen"]) {
+        report.judge(&recording.profile, variant.name, &chain, |stack| {
+            stack.pid == pid && stack.thread_name == chain.thread
+        })?;
     }
     report.finish()
 }
@@ -165,9 +152,7 @@ fn a_program_that_starts_during_the_recording() -> Result<()> {
 fn a_program_whose_file_is_opened_late() -> Result<()> {
     let _machine = Machine::lock()?;
     // A table that is known from before needs no file.
-    let cache = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o755))
-        .tempdir()?;
+    let cache = public_directory("cache-")?;
     let cache = cache.path().to_str().context("the path is UTF-8")?;
     let more = ["--profiling-cpu-sampling-frequency", "499"];
     let up = Up::start(1, &[&more[..], &["--cache-directory", cache]].concat())?;
@@ -189,16 +174,9 @@ fn a_program_whose_file_is_opened_late() -> Result<()> {
     }
     let profile = sampled(&up)?;
     let mut report = Report::demanding(SHARE);
-    for variant in VARIANTS
-        .into_iter()
-        .filter(|variant| variant.name == "chains-static")
-    {
-        for chain in c_chains(variant)
-            .iter()
-            .filter(|chain| chain.thread == "w-plain")
-        {
-            report.judge(&profile, variant.name, chain, is_plain)?;
-        }
+    let variant = variant("chains-static")?;
+    for chain in some_chains(variant, &["w-plain"]) {
+        report.judge(&profile, variant.name, &chain, is_plain)?;
     }
     report.finish()
 }

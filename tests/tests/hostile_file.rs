@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use leadsman_tests::process::run_ok;
 use leadsman_tests::record::record_profile;
-use leadsman_tests::workloads::{VARIANTS, Workload, c_chains, programs};
+use leadsman_tests::workloads::{Workload, programs, some_chains, variant};
 use leadsman_tests::{Machine, require_command};
 
 /// File offset and size of a section.
@@ -128,26 +128,18 @@ fn broken_files_cost_only_their_own_frames() -> Result<()> {
     }
     let good = Workload::start("chains-O2", &["600", "plain", "realign"])?;
     let recording = record_profile(&["-d", "4s", "-F", "499"])?;
-    for variant in VARIANTS
-        .iter()
-        .filter(|variant| variant.name == "chains-O2")
-    {
-        for chain in c_chains(*variant)
-            .iter()
-            .filter(|chain| ["w-plain", "w-realign"].contains(&chain.thread))
-        {
-            let judgement = recording.profile.judge(chain, |stack| {
-                stack.pid == i64::from(good.id()) && stack.thread_name == chain.thread
-            });
-            ensure!(
-                judgement.all > 50 && judgement.share() >= 0.97,
-                "{}: {} samples, {:.1} % right{}",
-                chain.thread,
-                judgement.all,
-                100.0 * judgement.share(),
-                judgement.shown()
-            );
-        }
+    for chain in some_chains(variant("chains-O2")?, &["w-plain", "w-realign"]) {
+        let judgement = recording.profile.judge(&chain, |stack| {
+            stack.pid == i64::from(good.id()) && stack.thread_name == chain.thread
+        });
+        ensure!(
+            judgement.all > 50 && judgement.share() >= 0.97,
+            "{}: {} samples, {:.1} % right{}",
+            chain.thread,
+            judgement.all,
+            100.0 * judgement.share(),
+            judgement.shown()
+        );
     }
     for (name, child) in names.iter().zip(&running.0) {
         let samples = recording

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use leadsman_tests::attacks::ATTACKS;
 use leadsman_tests::process::{run_ok, until};
 use leadsman_tests::up::Up;
-use leadsman_tests::{Machine, http, require_command};
+use leadsman_tests::{Machine, http, public_directory, require_command};
 
 /// Socket, the process that listens, one process that connects.
 const EDGES: [(&str, &str, &str); 5] = [
@@ -23,10 +23,7 @@ const EDGES: [(&str, &str, &str); 5] = [
 
 /// The helper, where every user may run it.
 fn helper() -> Result<(tempfile::TempDir, PathBuf)> {
-    use std::os::unix::fs::PermissionsExt;
-    let directory = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o755))
-        .tempdir()?;
+    let directory = public_directory("helper-")?;
     let path = directory.path().join("hostile-peer");
     std::fs::copy(env!("CARGO_BIN_EXE_hostile-peer"), &path)?;
     Ok((directory, path))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use leadsman_tests::process::run;
 use leadsman_tests::profile::Profile;
-use leadsman_tests::workloads::{VARIANTS, Workload, c_chains};
+use leadsman_tests::workloads::{Workload, some_chains, variant};
 use leadsman_tests::{Machine, binaries};
 
 /// Longest that the recording may take with everything that an emulator makes slow.
@@ -28,7 +28,7 @@ const SHARE: f64 = 0.9;
 #[test]
 fn threads_show_their_chains() -> Result<()> {
     let _machine = Machine::lock()?;
-    let variant = VARIANTS[1];
+    let variant = variant("chains-O2")?;
     let names = THREADS.map(|thread| thread.trim_start_matches("w-"));
     let mut arguments = vec!["600"];
     arguments.extend(names);
@@ -50,11 +50,8 @@ fn threads_show_their_chains() -> Result<()> {
     let profile = Profile::read(&file)?;
     let pid = i64::from(workload.id());
     let (mut all, mut right, mut text) = (0, 0, String::new());
-    for chain in c_chains(variant)
-        .iter()
-        .filter(|chain| THREADS.contains(&chain.thread))
-    {
-        let judgement = profile.judge(chain, |stack| {
+    for chain in some_chains(variant, &THREADS) {
+        let judgement = profile.judge(&chain, |stack| {
             stack.pid == pid && stack.thread_name == chain.thread
         });
         text += &format!(

@@ -12,7 +12,7 @@ use leadsman_tests::odd::{
 };
 use leadsman_tests::record::record_profile;
 use leadsman_tests::report::Report;
-use leadsman_tests::workloads::{VARIANTS, Workload, c_chains, go_chain, programs};
+use leadsman_tests::workloads::{Workload, go_chain, programs, some_chains, variant};
 use leadsman_tests::{Machine, require_command};
 
 /// Share of a thread's samples that must show its exact chain.
@@ -94,11 +94,8 @@ fn plt_entries_of_all_kinds() -> Result<()> {
     let mut report = Report::demanding(SHARE);
     for (name, workload) in variants.iter().zip(&running) {
         let pid = i64::from(workload.id());
-        for chain in c_chains(VARIANTS[1])
-            .iter()
-            .filter(|chain| ["w-plt", "w-plain", "w-dlopen"].contains(&chain.thread))
-        {
-            report.judge(&recording.profile, name, chain, |stack| {
+        for chain in some_chains(variant("chains-O2")?, &["w-plt", "w-plain", "w-dlopen"]) {
+            report.judge(&recording.profile, name, &chain, |stack| {
                 stack.pid == pid && stack.thread_name == chain.thread
             })?;
         }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use leadsman_tests::Machine;
 use leadsman_tests::parca::{Fault, Options, StandIn};
-use leadsman_tests::process::until;
+use leadsman_tests::process::{signal, until};
 use leadsman_tests::profile::Profile;
 use leadsman_tests::relay::{Mode, Relay};
 use leadsman_tests::up::Up;
 use leadsman_tests::workloads::Workload;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tonic::Code;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,8 +24,7 @@ fn pause(seconds: u64) {
 }
 
 fn kill(up: &Up, role: &str) -> Result<()> {
-    let pid = Pid::from_raw(i32::try_from(up.process(role)?)?).context("process id 0")?;
-    kill_process(pid, Signal::KILL).with_context(|| format!("cannot kill the {role}"))
+    signal(up.process(role)?, Signal::KILL).with_context(|| format!("cannot kill the {role}"))
 }
 
 /// Samples of the local store's windows that started before `end`.

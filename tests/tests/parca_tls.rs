@@ -5,13 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use leadsman_tests::Machine;
 use leadsman_tests::certificates::{Authority, Identity};
 use leadsman_tests::nginx::{Demands, Nginx};
 use leadsman_tests::parca::{Options, StandIn};
 use leadsman_tests::process::until;
 use leadsman_tests::up::Up;
 use leadsman_tests::workloads::Workload;
+use leadsman_tests::{Machine, public_directory};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -27,7 +27,7 @@ struct Site {
 
 impl Site {
     fn new() -> Result<Self> {
-        let directory = public_directory()?;
+        let directory = public_directory("site-")?;
         let authority = Authority::new(directory.path(), "authority")?;
         Ok(Self {
             server: StandIn::start(Options::default())?,
@@ -46,13 +46,6 @@ impl Site {
     }
 }
 
-fn public_directory() -> Result<TempDir> {
-    use std::os::unix::fs::PermissionsExt as _;
-    Ok(tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o755))
-        .tempdir()?)
-}
-
 fn text(path: &Path) -> Result<&str> {
     path.to_str().context("the path is UTF-8")
 }
@@ -63,6 +56,20 @@ fn up(nginx: &Nginx, authority: &Path, more: &[&str]) -> Result<Up> {
     let mut arguments = vec!["--remote-store-ca-file", text(authority)?];
     arguments.extend_from_slice(more);
     Up::start_with_remote_store(1, &address, &arguments)
+}
+
+/// The same, with a client certificate.
+fn up_showing(nginx: &Nginx, authority: &Path, identity: &Identity) -> Result<Up> {
+    up(
+        nginx,
+        authority,
+        &[
+            "--remote-store-client-cert",
+            text(&identity.certificate)?,
+            "--remote-store-client-key",
+            text(&identity.key)?,
+        ],
+    )
 }
 
 /// Ends Leadsman; returns what it logged.
@@ -212,16 +219,7 @@ fn a_client_shows_its_certificate() -> Result<()> {
     for (name, identity, passes) in cases {
         let before = site.samples();
         let requests = nginx.access_log()?.lines().count();
-        let running = up(
-            &nginx,
-            &site.authority.certificate,
-            &[
-                "--remote-store-client-cert",
-                text(&identity.certificate)?,
-                "--remote-store-client-key",
-                text(&identity.key)?,
-            ],
-        )?;
+        let running = up_showing(&nginx, &site.authority.certificate, &identity)?;
         if passes {
             arrives(&site, "samples arrive with a client certificate")?;
         } else {
@@ -259,16 +257,7 @@ fn renewed_certificates_are_read_again() -> Result<()> {
     let _workload = Workload::start("chains-O2", &["100"])?;
     let shown = site.authority.identity("client", true)?;
     let stranger = Authority::new(site.directory.path(), "stranger")?;
-    let running = up(
-        &nginx,
-        &stranger.certificate,
-        &[
-            "--remote-store-client-cert",
-            text(&shown.certificate)?,
-            "--remote-store-client-key",
-            text(&shown.key)?,
-        ],
-    )?;
+    let running = up_showing(&nginx, &stranger.certificate, &shown)?;
     until("samples are kept", PATIENCE, || {
         Ok(spooled(&running.metrics()?).filter(|samples| *samples > 0.0))
     })?;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use leadsman_tests::Machine;
-use leadsman_tests::process::until;
+use leadsman_tests::process::{signal, until};
 use leadsman_tests::profile::Profile;
 use leadsman_tests::up::Up;
 use leadsman_tests::workloads::Workload;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const RELOADED: &str = "leadsman_config_last_reload_successful";
@@ -97,8 +97,7 @@ fn rate_and_rules_change_without_losing_a_sample() -> Result<()> {
         &file,
         "log-level: debug\nrelabel_configs: [{regex: chains-O2, source_labels: [comm], action: drop}]\n",
     )?;
-    let front = Pid::from_raw(i32::try_from(up.id())?).context("a process id")?;
-    kill_process(front, Signal::HUP)?;
+    signal(up.id(), Signal::HUP)?;
     until("a sound file is taken again", PATIENCE, || {
         Ok((up.metrics()?.must(RELOADED, &[])? == 1.0).then_some(()))
     })?;

@@ -70,6 +70,7 @@ fn machine() -> Result<()> {
 /// A recording, and in the same seconds what perf sees and what the kernel spends in the BPF programs.
 fn leadsman(programs: &Path, directory: &Path, seconds: u64) -> Result<()> {
     let mut recording = record(programs, directory, seconds, RATE)?;
+    let watched = seconds.saturating_sub(PERF_ENDS_EARLIER).max(1);
     let data = directory.join("counted.data");
     let mut perf = up::as_root("perf")?
         .args([
@@ -87,11 +88,7 @@ fn leadsman(programs: &Path, directory: &Path, seconds: u64) -> Result<()> {
             "-o",
         ])
         .arg(&data)
-        .args([
-            "--",
-            "sleep",
-            &seconds.saturating_sub(PERF_ENDS_EARLIER).max(1).to_string(),
-        ])
+        .args(["--", "sleep", &watched.to_string()])
         .stderr(Stdio::null())
         .spawn()
         .context("cannot start perf")?;
@@ -107,9 +104,8 @@ fn leadsman(programs: &Path, directory: &Path, seconds: u64) -> Result<()> {
     }
     recording.wait()?;
     println!(
-        "perf saw {} samples with user frames in {} s of it",
-        user_samples(&data)?,
-        seconds.saturating_sub(PERF_ENDS_EARLIER).max(1)
+        "perf saw {} samples with user frames in {watched} s of it",
+        user_samples(&data)?
     );
     size(&directory.join("leadsman.pb.gz"))
 }
