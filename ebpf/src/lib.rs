@@ -11,6 +11,7 @@ pub mod limits;
 pub mod registers;
 pub mod root;
 pub mod rule;
+pub mod short_rule;
 pub mod step;
 pub mod stop;
 pub mod table;

@@ -8,6 +8,7 @@ use leadsman_ebpf::limits::{
     BLOCK_MAPPINGS, CHUNK_BYTES, CHUNK_SPAN, PROCESS_BLOCKS, REGION_BITS, REGION_CHUNKS,
 };
 use leadsman_ebpf::rule::Rule;
+use leadsman_ebpf::short_rule::{SAVED, ShortRule};
 use leadsman_ebpf::stop::StopReason;
 use leadsman_ebpf::table::{CHUNK_HEADER, RegionKey, region_of};
 
@@ -152,9 +153,10 @@ pub(crate) fn find_rule(scratch: &mut Scratch, pc: u64) -> Result<Rule, StopReas
         if distance >= CHUNK_SPAN {
             distance = CHUNK_SPAN - 1;
         }
-        let rules = u64::from(*chunk.cast::<u16>());
+        let long_rules = u64::from(*chunk);
+        let short_rules = u64::from(*chunk.add(1));
         let rows = u64::from(*chunk.cast::<u16>().add(1));
-        let addresses = CHUNK_HEADER as u64 + 8 * rules;
+        let addresses = CHUNK_HEADER as u64 + 8 * long_rules + 4 * short_rules;
         // Halve over the largest possible number of rows; probes behind the last row count as above.
         let mut position = 0u64;
         let mut half = 512u64;
@@ -173,16 +175,43 @@ pub(crate) fn find_rule(scratch: &mut Scratch, pc: u64) -> Result<Rule, StopReas
         if at > (CHUNK_BYTES - 1) as u64 {
             return Err(StopReason::TableInvalid);
         }
-        let rule = u64::from(*chunk.add(at as usize));
-        let at = opaque(CHUNK_HEADER as u64 + 8 * rule);
-        if at > (CHUNK_BYTES - 8) as u64 {
-            return Err(StopReason::TableInvalid);
-        }
-        let rule = Rule(*chunk.add(at as usize).cast::<u64>());
+        let rule = rule_numbered(chunk, u64::from(*chunk.add(at as usize)), long_rules)?;
         // The sampler may have given the chunk up meanwhile, and its memory to another one.
         if chunk.cast::<u32>().add(1).read_volatile() != number {
             return Err(StopReason::TableMissing);
         }
         Ok(rule)
+    }
+}
+
+/// A chunk's rule of that number: the short ones stand behind the long ones.
+///
+/// # Safety
+/// `chunk` points to [`CHUNK_BYTES`] readable bytes.
+#[inline(always)]
+unsafe fn rule_numbered(
+    chunk: *const u8,
+    number: u64,
+    long_rules: u64,
+) -> Result<Rule, StopReason> {
+    // SAFETY: each index is checked before its use.
+    unsafe {
+        if number < long_rules {
+            let at = opaque(CHUNK_HEADER as u64 + 8 * number);
+            if at > (CHUNK_BYTES - 8) as u64 {
+                return Err(StopReason::TableInvalid);
+            }
+            return Ok(Rule(*chunk.add(at as usize).cast::<u64>()));
+        }
+        let at = opaque(CHUNK_HEADER as u64 + 4 * (long_rules + number));
+        if at > (CHUNK_BYTES - 4) as u64 {
+            return Err(StopReason::TableInvalid);
+        }
+        let short = ShortRule(*chunk.add(at as usize).cast::<u32>());
+        let saved = opaque(short.saved().into());
+        if saved >= SAVED.len() as u64 {
+            return Err(StopReason::TableInvalid);
+        }
+        Ok(short.with_saved(*SAVED.as_ptr().add(saved as usize)))
     }
 }

@@ -5,15 +5,17 @@
 //!
 //! ```text
 //! Region (file offset >> 20)            Chunk (1984 bytes)
-//! count | starts[119] | chunks[119] --> rule count m | row count n | m rules (u64)
-//!                                       | n addresses (u16, from the chunk's start) | n rule indices (u8)
+//! count | starts[119] | chunks[119] --> long rules l | short rules s | row count n | l rules (u64) | s short rules (u32)
+//!                                       | n addresses (u16, from the chunk's start) | n rule numbers (u8)
 //! ```
 //!
 //! A row holds from its address until the next row's, a chunk's last row until the next chunk's start, and a
-//! region's last row until the region's end. A chunk carries its own rules: a table can mislead only itself.
+//! region's last row until the region's end. A chunk carries its own rules, the long ones numbered before the short
+//! ones: a table can mislead only itself.
 
 use crate::limits::{CHUNK_BYTES, CHUNK_SPAN, REGION_BITS, REGION_CHUNKS};
 use crate::rule::Rule;
+use crate::short_rule::ShortRule;
 
 /// Key of a region in the `REGIONS` map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,28 +56,36 @@ pub const CHUNK_HEADER: usize = 8;
 
 /// Rows of at most 64 KiB of text with their rules, in the layout of the module's drawing, little endian.
 ///
-/// Header: `u16` rule count, `u16` row count, `u32` zero in a file and the chunk's own number in the kernel.
+/// Header: `u8` count of long rules, `u8` of short ones, `u16` row count, `u32` zero in a file and the chunk's own number
+/// in the kernel.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub struct Chunk(pub [u8; CHUNK_BYTES]);
 
-/// Bytes that `rules` rules and `rows` rows take in a chunk.
+/// Most rules of a chunk, long and short.
+pub const MAX_RULES: usize = u8::MAX as usize;
+
+/// Bytes that rules and rows take in a chunk.
 #[must_use]
-pub const fn chunk_bytes(rules: usize, rows: usize) -> usize {
-    CHUNK_HEADER + 8 * rules + 3 * rows
+pub const fn chunk_bytes(long_rules: usize, short_rules: usize, rows: usize) -> usize {
+    CHUNK_HEADER + 8 * long_rules + 4 * short_rules + 3 * rows
 }
 
 /// Why bytes are no sound chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkFault {
     /// The counts are zero or say more than the chunk can hold.
-    Counts { rules: u16, rows: u16 },
+    Counts {
+        long_rules: u8,
+        short_rules: u8,
+        rows: u16,
+    },
     /// The first row does not start at the chunk's start, or a row does not start behind the one before it.
     Order { row: u16 },
     /// A row names a rule that is not there.
-    RuleIndex { row: u16 },
+    RuleNumber { row: u16 },
     /// A rule is of no known kind.
-    Rule { rule: u16 },
+    Rule { rule: u8 },
 }
 
 impl Chunk {
@@ -91,10 +101,16 @@ impl Chunk {
         Some(u16::from_le_bytes(bytes.try_into().ok()?))
     }
 
-    /// Number of rules.
+    /// Number of rules of 64 bits.
     #[must_use]
-    pub fn rule_count(&self) -> u16 {
-        u16::from_le_bytes([self.0[0], self.0[1]])
+    pub fn long_rule_count(&self) -> u8 {
+        self.0[0]
+    }
+
+    /// Number of rules of 32 bits.
+    #[must_use]
+    pub fn short_rule_count(&self) -> u8 {
+        self.0[1]
     }
 
     /// Number of rows.
@@ -103,12 +119,26 @@ impl Chunk {
         u16::from_le_bytes([self.0[2], self.0[3]])
     }
 
-    /// The nth rule.
+    /// The rule of that number.
     #[must_use]
-    pub fn rule(&self, index: usize) -> Option<Rule> {
-        let offset = CHUNK_HEADER.checked_add(index.checked_mul(8)?)?;
-        let bytes = self.0.get(offset..offset.checked_add(8)?)?;
-        Some(Rule(u64::from_le_bytes(bytes.try_into().ok()?)))
+    pub fn rule(&self, number: u8) -> Option<Rule> {
+        let (long, number) = (usize::from(self.long_rule_count()), usize::from(number));
+        if number < long {
+            let rules = self.0.get(CHUNK_HEADER..)?.as_chunks().0;
+            return Some(Rule(u64::from_le_bytes(*rules.get(number)?)));
+        }
+        let short = number - long;
+        if short >= usize::from(self.short_rule_count()) {
+            return None;
+        }
+        let rules = self.0.get(chunk_bytes(long, 0, 0)..)?.as_chunks().0;
+        Some(ShortRule(u32::from_le_bytes(*rules.get(short)?)).rule())
+    }
+
+    /// Bytes before the addresses.
+    fn rule_bytes(&self) -> usize {
+        let (long, short) = (self.long_rule_count(), self.short_rule_count());
+        chunk_bytes(long.into(), short.into(), 0)
     }
 
     /// The nth row: its address relative to the chunk's start, and its rule.
@@ -117,11 +147,11 @@ impl Chunk {
         if index >= usize::from(self.row_count()) {
             return None;
         }
-        let addresses = CHUNK_HEADER + 8 * usize::from(self.rule_count());
+        let addresses = self.rule_bytes();
         let address = self.u16_at(addresses.checked_add(2 * index)?)?;
-        let indices = addresses.checked_add(2 * usize::from(self.row_count()))?;
-        let rule = *self.0.get(indices.checked_add(index)?)?;
-        Some((address, self.rule(usize::from(rule))?))
+        let numbers = addresses.checked_add(2 * usize::from(self.row_count()))?;
+        let rule = *self.0.get(numbers.checked_add(index)?)?;
+        Some((address, self.rule(rule)?))
     }
 
     /// The rule in force `distance` bytes behind the chunk's start.
@@ -147,28 +177,29 @@ impl Chunk {
     /// # Errors
     /// The first fault found.
     pub fn check(&self) -> Result<(), ChunkFault> {
-        let (rules, rows) = (self.rule_count(), self.row_count());
-        let counts = ChunkFault::Counts { rules, rows };
-        if rules == 0 || rows == 0 || rules > 256 {
+        let (long_rules, short_rules) = (self.long_rule_count(), self.short_rule_count());
+        let rows = self.row_count();
+        let counts = ChunkFault::Counts {
+            long_rules,
+            short_rules,
+            rows,
+        };
+        let Some(rules @ 1..) = long_rules.checked_add(short_rules) else {
             return Err(counts);
-        }
-        if chunk_bytes(usize::from(rules), usize::from(rows)) > CHUNK_BYTES {
+        };
+        let bytes = chunk_bytes(long_rules.into(), short_rules.into(), rows.into());
+        if rows == 0 || bytes > CHUNK_BYTES {
             return Err(counts);
         }
         for rule in 0..rules {
-            if !self.rule(usize::from(rule)).is_some_and(Rule::is_valid) {
+            if !self.rule(rule).is_some_and(Rule::is_valid) {
                 return Err(ChunkFault::Rule { rule });
             }
         }
         let mut previous = None;
-        let indices = CHUNK_HEADER + 8 * usize::from(rules) + 2 * usize::from(rows);
         for row in 0..rows {
-            let index = self.0.get(indices + usize::from(row)).copied();
-            if index.is_none_or(|index| u16::from(index) >= rules) {
-                return Err(ChunkFault::RuleIndex { row });
-            }
             let Some((address, _)) = self.row(usize::from(row)) else {
-                return Err(counts);
+                return Err(ChunkFault::RuleNumber { row });
             };
             if previous.map_or(address != 0, |previous| address <= previous) {
                 return Err(ChunkFault::Order { row });

@@ -30,7 +30,7 @@ use leadsman_ebpf::table::{Chunk, ChunkFault, Region, region_of};
 /// The first bytes of a table.
 pub const MAGIC: [u8; 8] = *b"LMUNWIND";
 /// The format described above; also changes with the meaning of a rule.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Chunks of one table: 32 MB, six million rows.
 pub const MAX_CHUNKS: usize = 1 << 14;
 /// Regions of one table: 8 GiB of a file.

@@ -2,17 +2,22 @@
 
 use leadsman_ebpf::limits::{CHUNK_BYTES, CHUNK_SPAN, REGION_BITS};
 use leadsman_ebpf::rule::{Kind, Rule};
+use leadsman_ebpf::short_rule::ShortRule;
 use leadsman_ebpf::table::{CHUNK_HEADER, Chunk, chunk_bytes};
 use proptest::prelude::*;
 
 use super::*;
 
-/// A chunk of rows given as (address within the chunk, rule number).
+/// A chunk of rows given as (address within the chunk, rule number); rules without a short form come first.
 fn chunk(rules: &[Rule], rows: &[(u16, u8)]) -> [u8; CHUNK_BYTES] {
-    let mut bytes = vec![rules.len() as u8, (rules.len() >> 8) as u8];
+    let short: Vec<_> = rules.iter().copied().filter_map(ShortRule::of).collect();
+    let long = &rules[..rules.len() - short.len()];
+    assert!(long.iter().all(|rule| ShortRule::of(*rule).is_none()));
+    let mut bytes = vec![long.len() as u8, short.len() as u8];
     bytes.extend_from_slice(&(rows.len() as u16).to_le_bytes());
     bytes.resize(CHUNK_HEADER, 0);
-    bytes.extend(rules.iter().flat_map(|rule| rule.0.to_le_bytes()));
+    bytes.extend(long.iter().flat_map(|rule| rule.0.to_le_bytes()));
+    bytes.extend(short.iter().flat_map(|rule| rule.0.to_le_bytes()));
     bytes.extend(rows.iter().flat_map(|(address, _)| address.to_le_bytes()));
     bytes.extend(rows.iter().map(|(_, rule)| rule));
     assert!(bytes.len() <= CHUNK_BYTES, "too much for a chunk");
@@ -22,6 +27,11 @@ fn chunk(rules: &[Rule], rows: &[(u16, u8)]) -> [u8; CHUNK_BYTES] {
 
 fn rule(offset: i32) -> Rule {
     Rule::new(Kind::register(7), offset, 0, [0; 5]).expect("in range")
+}
+
+/// A rule that needs 64 bits: rbx saved apart from the return address.
+fn long_rule(offset: i32) -> Rule {
+    Rule::new(Kind::register(7), offset, 0, [9, 0, 0, 0, 0]).expect("in range")
 }
 
 /// Two regions with rows, one without between them.
@@ -34,7 +44,7 @@ fn example() -> Vec<u8> {
     );
     writer.push_chunk(
         0x8000,
-        &chunk(&[rule(24), Rule::UNCOVERED], &[(0, 0), (100, 1)]),
+        &chunk(&[long_rule(24), Rule::UNCOVERED], &[(0, 0), (100, 1)]),
     );
     writer.begin_region(2);
     writer.begin_region(5);
@@ -56,7 +66,7 @@ fn a_rule_holds_until_the_next_row() {
         (region + 0x27, Some(rule(16))),
         (region + 0x29, Some(rule(8))),
         (region + 0x7fff, Some(rule(8))),
-        (region + 0x8000, Some(rule(24))),
+        (region + 0x8000, Some(long_rule(24))),
         (region + 0x8064, Some(Rule::UNCOVERED)),
         (region + 0xf_ffff, Some(Rule::UNCOVERED)),
         (2 * region, None),
@@ -141,8 +151,9 @@ fn what_is_no_table_is_refused_with_its_reason() {
 
 /// What a look-up by the kernel's steps would read: every index inside the chunk.
 fn look_ups_stay_inside(chunk: &Chunk) {
-    let (rules, rows) = (chunk.rule_count().into(), chunk.row_count().into());
-    assert!(chunk_bytes(rules, rows) <= CHUNK_BYTES);
+    let (long, short) = (chunk.long_rule_count(), chunk.short_rule_count());
+    let rows = chunk.row_count().into();
+    assert!(chunk_bytes(long.into(), short.into(), rows) <= CHUNK_BYTES);
     for row in 0..rows {
         let (_, rule) = chunk.row(row).expect("a checked chunk has all its rows");
         assert!(rule.is_valid());
@@ -186,13 +197,16 @@ fn each_flipped_byte_is_refused_or_harmless() {
 }
 
 /// Rows of one chunk: ascending addresses from zero, and a rule number each.
-fn rows() -> impl Strategy<Value = (usize, Vec<(u16, u8)>)> {
+fn rows() -> impl Strategy<Value = (Vec<Rule>, Vec<(u16, u8)>)> {
     (
-        1_usize..40,
+        0_i32..20,
+        1_i32..40,
         proptest::collection::btree_map(1_u16.., any::<u8>(), 0..400),
     )
-        .prop_map(|(rules, rows)| {
-            let numbered = |number: u8| (usize::from(number) % rules) as u8;
+        .prop_map(|(long, short, rows)| {
+            let long = (0..long).map(|nth| long_rule(8 * nth));
+            let rules: Vec<_> = long.chain((0..short).map(|nth| rule(8 * nth))).collect();
+            let numbered = |number: u8| (usize::from(number) % rules.len()) as u8;
             let rows = std::iter::once((0, 0))
                 .chain(
                     rows.into_iter()
@@ -206,7 +220,6 @@ fn rows() -> impl Strategy<Value = (usize, Vec<(u16, u8)>)> {
 proptest! {
     #[test]
     fn a_chunk_finds_what_a_walk_over_its_rows_finds((rules, rows) in rows(), distance in 0_u64..0x2_0000) {
-        let rules: Vec<_> = (0..rules).map(|nth| rule(8 * nth as i32)).collect();
         let chunk = Chunk(chunk(&rules, &rows));
         prop_assert_eq!(chunk.check(), Ok(()));
         let reference = rows.iter().rev().find(|(address, _)| u64::from(*address) <= distance);
@@ -237,11 +250,13 @@ proptest! {
     #[test]
     fn a_random_chunk_is_refused_or_stays_inside(
         bytes in proptest::collection::vec(any::<u8>(), CHUNK_BYTES),
-        rules in 0_u16..300,
+        long_rules in 0_u8..200,
+        short_rules in 0_u8..200,
         rows in 0_u16..700,
     ) {
         let mut bytes: [u8; CHUNK_BYTES] = bytes.try_into().expect("as long as a chunk");
-        bytes[0..2].copy_from_slice(&rules.to_le_bytes());
+        bytes[0] = long_rules;
+        bytes[1] = short_rules;
         bytes[2..4].copy_from_slice(&rows.to_le_bytes());
         let chunk = Chunk(bytes);
         if chunk.check().is_ok() {

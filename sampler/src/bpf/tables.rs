@@ -13,7 +13,7 @@ use ipc_proto::ids::ExecutableId;
 use ipc_proto::limits::MAX_TABLE;
 use ipc_proto::table_file::{TableFault, TableFile};
 use leadsman_ebpf::limits::{CHUNK_BYTES, REGION_BITS};
-use leadsman_ebpf::table::{Chunk, ChunkFault, Region, RegionKey, region_of};
+use leadsman_ebpf::table::{Chunk, Region, RegionKey, region_of};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -31,14 +31,6 @@ pub(crate) enum InstallError {
     /// The symbolizer sent no sound table.
     #[error("unsound unwind table: {0}")]
     Table(#[from] TableFault),
-    /// One of its chunks is unsound.
-    #[error("unsound chunk {nth} of an unwind table: {fault:?}")]
-    Chunk {
-        /// Which.
-        nth: usize,
-        /// What is wrong.
-        fault: ChunkFault,
-    },
     /// The symbolizer sent something else than a sealed memfd.
     #[error(transparent)]
     Memfd(#[from] MemfdError),
@@ -138,15 +130,9 @@ impl Tables {
         self.remove_table(id);
         let content = memfd::read_sealed(&file, bytes, MAX_TABLE)?;
         let table = TableFile::open(&content)?;
-        let mut rows = Vec::with_capacity(table.chunk_count());
-        for nth in 0..table.chunk_count() {
-            let fault = ChunkFault::Counts { rules: 0, rows: 0 };
-            let chunk = table.chunk(nth).ok_or(InstallError::Chunk { nth, fault })?;
-            chunk
-                .check()
-                .map_err(|fault| InstallError::Chunk { nth, fault })?;
-            rows.push(chunk.row_count());
-        }
+        table.check_chunks()?;
+        let chunks = (0..table.chunk_count()).filter_map(|nth| table.chunk(nth));
+        let rows: Vec<_> = chunks.map(|chunk| chunk.row_count()).collect();
         let new = Installed::new(&table, file, bytes, &rows, self.now);
         self.installed.insert(id, new);
         let fits = table.chunk_count() <= (self.max_chunks - self.used_chunks) as usize
@@ -273,7 +259,7 @@ impl Tables {
             if rustix::io::pread(file, &mut chunk.0, at)? == CHUNK_BYTES {
                 chunk
                     .check()
-                    .map_err(|fault| InstallError::Chunk { nth, fault })?;
+                    .map_err(|fault| TableFault::Chunk { nth, fault })?;
                 chunks.push((slot, chunk));
             }
         }

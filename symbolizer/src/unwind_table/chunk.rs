@@ -4,16 +4,16 @@
 use ipc_proto::table_file::{MAX_CHUNKS, MAX_REGIONS, TableWriter};
 use leadsman_ebpf::limits::{CHUNK_BYTES, CHUNK_SPAN, REGION_BITS, REGION_CHUNKS};
 use leadsman_ebpf::rule::Rule;
-use leadsman_ebpf::table::{CHUNK_HEADER, chunk_bytes, region_of};
+use leadsman_ebpf::short_rule::ShortRule;
+use leadsman_ebpf::table::{CHUNK_HEADER, MAX_RULES, chunk_bytes, region_of};
 
 use super::omission::{Omission, Omissions};
 
 /// Rows of the fullest chunk: one rule for all.
-const MAX_ROWS: usize = (CHUNK_BYTES - chunk_bytes(1, 0)) / 3;
-const MAX_RULES: usize = 256;
+const MAX_ROWS: usize = (CHUNK_BYTES - chunk_bytes(0, 1, 0)) / 3;
 const REGION_BYTES: u64 = 1 << REGION_BITS;
-/// Places of a chunk's hash table of rules, twice as many as rules.
-const PLACES: usize = 2 * MAX_RULES;
+/// Places of a chunk's hash table of rules, twice as many as rules; a power of two.
+const PLACES: usize = 2 * (MAX_RULES + 1);
 
 /// Packs ascending rows.
 #[derive(Debug)]
@@ -192,7 +192,7 @@ impl Packer {
     #[inline(always)]
     fn reserve(&self) -> usize {
         if self.region_chunks + 1 >= REGION_CHUNKS || self.writer.chunk_count() + 1 >= MAX_CHUNKS {
-            chunk_bytes(1, 1) - CHUNK_HEADER
+            chunk_bytes(0, 1, 1) - CHUNK_HEADER
         } else {
             0
         }
@@ -235,12 +235,16 @@ struct ChunkBuilder {
     /// File offset of the first row.
     start: u64,
     rule_count: usize,
+    long_rule_count: usize,
     row_count: usize,
+    /// In the order in which they came; in the chunk the long ones stand before the short ones.
     rules: [Rule; MAX_RULES],
+    short_rules: [Option<ShortRule>; MAX_RULES],
     addresses: [u16; MAX_ROWS],
+    /// Each row's index into `rules`.
     indices: [u8; MAX_ROWS],
-    /// Open hash table of rule numbers, plus one; zero is free.
-    places: [u16; PLACES],
+    /// Open hash table of indices into `rules`, plus one; zero is free.
+    places: [u8; PLACES],
 }
 
 impl std::fmt::Debug for ChunkBuilder {
@@ -259,8 +263,10 @@ impl ChunkBuilder {
         Self {
             start: 0,
             rule_count: 0,
+            long_rule_count: 0,
             row_count: 0,
             rules: [Rule(0); MAX_RULES],
+            short_rules: [None; MAX_RULES],
             addresses: [0; MAX_ROWS],
             indices: [0; MAX_ROWS],
             places: [0; PLACES],
@@ -269,6 +275,7 @@ impl ChunkBuilder {
 
     fn clear(&mut self) {
         self.rule_count = 0;
+        self.long_rule_count = 0;
         self.row_count = 0;
         self.places = [0; PLACES];
     }
@@ -280,41 +287,59 @@ impl ChunkBuilder {
         if distance >= CHUNK_SPAN {
             return false;
         }
-        let (index, place) = self.find_rule(rule);
-        let rules = self.rule_count + usize::from(place.is_some());
-        let room = CHUNK_BYTES - reserve;
-        if chunk_bytes(rules, self.row_count + 1) > room
-            || rules + usize::from(reserve != 0) > MAX_RULES
-        {
-            return false;
-        }
-        if let Some(place) = place {
-            self.rules[usize::from(index)] = rule;
-            self.rule_count = rules;
-            self.places[place] = u16::from(index) + 1;
-        }
+        let room = CHUNK_BYTES - reserve - (chunk_bytes(0, 0, 1) - CHUNK_HEADER);
+        let index = match self.find_rule(rule) {
+            Ok(index) if self.len() <= room => index,
+            Err(place) => match self.add_rule(rule, place, room, usize::from(reserve != 0)) {
+                Some(index) => index,
+                None => return false,
+            },
+            Ok(_) => return false,
+        };
         self.addresses[self.row_count] = distance as u16;
         self.indices[self.row_count] = index;
         self.row_count += 1;
         true
     }
 
-    /// The rule's number, and the free place of the hash table for it when it is new.
+    /// Bytes used.
     #[inline(always)]
-    fn find_rule(&self, rule: Rule) -> (u8, Option<usize>) {
+    fn len(&self) -> usize {
+        chunk_bytes(
+            self.long_rule_count,
+            self.rule_count - self.long_rule_count,
+            self.row_count,
+        )
+    }
+
+    /// Adds a rule that is to stand at `place` of the hash table, if no more than `room` bytes are used then, and
+    /// `reserve` rules can follow.
+    fn add_rule(&mut self, rule: Rule, place: usize, room: usize, reserve: usize) -> Option<u8> {
+        let short = ShortRule::of(rule);
+        let bytes = if short.is_some() { 4 } else { 8 };
+        if self.len() + bytes > room || self.rule_count + reserve >= MAX_RULES {
+            return None;
+        }
+        let index = self.rule_count as u8;
+        self.rules[self.rule_count] = rule;
+        self.short_rules[self.rule_count] = short;
+        self.rule_count += 1;
+        self.long_rule_count += usize::from(short.is_none());
+        self.places[place] = index + 1;
+        Some(index)
+    }
+
+    /// The rule's index, or the free place of the hash table for it when it is new.
+    #[inline(always)]
+    fn find_rule(&self, rule: Rule) -> Result<u8, usize> {
         // Multiplicative hashing: the high bits of the product depend on all bits of the rule.
         let mut place = (rule.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize % PLACES;
         loop {
             match self.places[place] {
-                0 => return (self.rule_count as u8, Some(place)),
-                number => {
-                    let index = (number - 1) as u8;
-                    if self.rules[usize::from(index)] == rule {
-                        return (index, None);
-                    }
-                }
+                0 => return Err(place),
+                number if self.rules[usize::from(number - 1)] == rule => return Ok(number - 1),
+                _ => place = (place + 1) % PLACES,
             }
-            place = (place + 1) % PLACES;
         }
     }
 
@@ -330,18 +355,36 @@ impl ChunkBuilder {
     }
 
     fn bytes(&self) -> [u8; CHUNK_BYTES] {
+        let (long_count, short_count) =
+            (self.long_rule_count, self.rule_count - self.long_rule_count);
         let mut bytes = [0; CHUNK_BYTES];
-        bytes[0..2].copy_from_slice(&(self.rule_count as u16).to_le_bytes());
+        bytes[0] = long_count as u8;
+        bytes[1] = short_count as u8;
         bytes[2..4].copy_from_slice(&(self.row_count as u16).to_le_bytes());
-        let (rules, rows) = bytes[CHUNK_HEADER..].split_at_mut(8 * self.rule_count);
-        for (place, rule) in rules.as_chunks_mut().0.iter_mut().zip(&self.rules) {
-            *place = rule.0.to_le_bytes();
+        let (long, rest) = bytes[CHUNK_HEADER..].split_at_mut(8 * long_count);
+        let (short, rows) = rest.split_at_mut(4 * short_count);
+        let (long, short) = (long.as_chunks_mut().0, short.as_chunks_mut().0);
+        let (mut next_long, mut next_short) = (0, 0);
+        let mut numbers = [0; MAX_RULES];
+        let rules = self.rules.iter().zip(&self.short_rules);
+        for (number, (rule, short_rule)) in numbers.iter_mut().zip(rules).take(self.rule_count) {
+            *number = if let Some(rule) = short_rule {
+                short[next_short] = rule.0.to_le_bytes();
+                next_short += 1;
+                (long_count + next_short - 1) as u8
+            } else {
+                long[next_long] = rule.0.to_le_bytes();
+                next_long += 1;
+                (next_long - 1) as u8
+            };
         }
-        let (addresses, indices) = rows.split_at_mut(2 * self.row_count);
+        let (addresses, row_rules) = rows.split_at_mut(2 * self.row_count);
         for (place, address) in addresses.as_chunks_mut().0.iter_mut().zip(&self.addresses) {
             *place = address.to_le_bytes();
         }
-        indices[..self.row_count].copy_from_slice(&self.indices[..self.row_count]);
+        for (place, &index) in row_rules.iter_mut().zip(&self.indices[..self.row_count]) {
+            *place = numbers[usize::from(index)];
+        }
         bytes
     }
 }
