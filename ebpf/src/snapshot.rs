@@ -149,22 +149,43 @@ const RSP_TO_SELECTORS: usize = 3;
 /// them; `gs` and `fs` between them are zero.
 const SELECTORS: u64 = 0x002b_0000_0000_0033;
 
+/// Words among which one call looks for a signal frame: the verifier walks them one by one, but once for all calls.
+const SEARCHED: u64 = 128;
+
 /// The stack pointer of what a signal interrupted, where that is another stack: the one of the first signal frame within
-/// the `bytes` of stack copied, whose own lies outside of them; zero when there is none. A global function, as above.
+/// the `bytes` of stack copied, whose own lies outside of them; zero when there is none.
+#[inline(always)]
+fn interrupted_stack(bytes: u64) -> u64 {
+    let mut word = 0;
+    while word < STACK / 8 {
+        let found = interrupted_stack_from(word, bytes);
+        if found != 0 || word * 8 >= bytes {
+            return found;
+        }
+        word += SEARCHED;
+    }
+    0
+}
+
+/// [`interrupted_stack`] among the words from `word` on. A global function, as above.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn interrupted_stack(bytes: u64) -> u64 {
+extern "C" fn interrupted_stack_from(word: u64, bytes: u64) -> u64 {
     let Some((scratch, head)) = place() else {
         return 0;
     };
-    // SAFETY: behind the head is room for a red zone and a whole stack; the loop stays within it.
+    let word = opaque(word);
+    if word >= STACK / 8 {
+        return 0;
+    }
+    // SAFETY: behind the head is room for a red zone, a whole stack and a further piece; the loop stays within it.
     unsafe {
         let rsp = (*scratch).first.rsp();
         let stack = head.add(1).cast::<u8>().add(RED_ZONE_BYTES);
-        let first = opaque(8 - (rsp & 8));
+        let first = opaque(8 - (rsp & 8)) + word * 8;
         let stack = stack.add(first as usize).cast::<u64>();
         let mut word = RSP_TO_SELECTORS + 1;
-        while word < STACK as usize / 8 - 1 {
+        while word <= RSP_TO_SELECTORS + SEARCHED as usize {
             let before = stack.add(word - RSP_TO_SELECTORS).read();
             // Both are even: halved, their difference has a sign. LLVM must not make a branch of it.
             let distance = before.wrapping_sub(rsp) >> 1;

@@ -89,11 +89,11 @@ impl KernelSymbols {
     }
 
     fn push(&mut self, line: &[u8]) {
-        let Some((address, kind, name, module)) = parse(line) else {
+        let Some((address, name, module)) = function(line) else {
             return;
         };
         // Addresses are zero where kptr_restrict hides them.
-        if address == 0 || !matches!(kind, b't' | b'T' | b'w' | b'W' | b'i') {
+        if address == 0 {
             return;
         }
         let (Ok(place), Ok(length), Some(module)) = (
@@ -167,18 +167,30 @@ impl KernelSymbols {
     }
 }
 
-/// Address, type, name and module of a line.
-fn parse(line: &[u8]) -> Option<(u64, u8, &str, Option<&str>)> {
-    let line = std::str::from_utf8(line).ok()?;
-    let mut fields = line.split_ascii_whitespace();
-    let address = u64::from_str_radix(fields.next()?, 16).ok()?;
-    let kind = fields.next()?.bytes().next()?;
-    let name = fields.next()?;
-    let module = fields
-        .next()
-        .and_then(|module| module.strip_prefix('[')?.strip_suffix(']'));
-    let is_clean = |text: &str| !text.contains(char::is_control);
-    (is_clean(name) && module.is_none_or(is_clean)).then_some((address, kind, name, module))
+/// Address, name and module of a line about a function: `%px %c %s`, and a module as `\t[%s]` (kernel/kallsyms.c,
+/// `s_show`).
+fn function(line: &[u8]) -> Option<(u64, &str, Option<&str>)> {
+    let (address, rest) = line.split_first_chunk::<ADDRESS_DIGITS>()?;
+    let [b' ', b't' | b'T' | b'w' | b'W' | b'i', b' ', names @ ..] = rest else {
+        return None;
+    };
+    let address = u64::from_str_radix(std::str::from_utf8(address).ok()?, 16).ok()?;
+    let names = std::str::from_utf8(names).ok()?;
+    let names = names.strip_suffix('\n').unwrap_or(names);
+    let (name, module) = match names.split_once('\t') {
+        Some((name, module)) => (name, module.strip_prefix('[')?.strip_suffix(']')),
+        None => (names, None),
+    };
+    (is_clean(name) && module.is_none_or(is_clean)).then_some((address, name, module))
+}
+
+/// Digits of a 64-bit kernel's `%px`.
+const ADDRESS_DIGITS: usize = 16;
+
+/// Whether a name has no control characters. Looks at all of it: that is faster than to stop.
+fn is_clean(name: &str) -> bool {
+    let controls = name.bytes().filter(u8::is_ascii_control).count();
+    controls == 0 && !name.is_empty()
 }
 
 #[cfg(test)]
