@@ -138,4 +138,75 @@ impl StopReason {
             Self::WalkRefused => "walk_refused",
         }
     }
+
+    /// The reason of this name, if there is one.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
+    /// What it means, in one line for people.
+    #[must_use]
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::EndOfStack | Self::ReturnAddressZero | Self::FramePointerZero => {
+                "whole: the thread's first frame was reached"
+            }
+            Self::KernelThread => "no user stack: a kernel thread, or a process at its end",
+            Self::MadeStack => "whole: the first function of a coroutine was reached",
+            Self::DepthLimit => "more than 1,024 frames: the youngest are kept",
+            Self::ProcessUnknown => "the process was too young to be known, and gone before it was",
+            Self::NoMapping => {
+                "a return address lies in no code of the process, or in code replaced just then"
+            }
+            Self::TableMissing => "the executable's unwind table was not ready yet",
+            Self::NoRow => "code without call frame information, and without a frame pointer there",
+            Self::UnsupportedRule => "call frame information of a kind that no compiler emits",
+            Self::RegisterLost => "the caller's place depends on a register that was overwritten",
+            Self::StackUnreadable => "the stack's page was not in memory",
+            Self::StackNotGrowing => {
+                "the caller would lie below its callee: no stack, or one being changed"
+            }
+            Self::FramePointerImplausible => {
+                "code without call frame information: build it with it, or with -fno-omit-frame-pointer"
+            }
+            Self::Compat32 => "32-bit processes are counted, their stacks are not walked",
+            Self::RegistersUnreadable => "the thread's registers could not be read",
+            Self::SnapshotExhausted => {
+                "a first sample's stack was larger than what is copied of it"
+            }
+            Self::TableInvalid => "the unwind table contradicts itself: please report it",
+            Self::MappingsUnknown => "the process was gone before its mappings could be read",
+            Self::ExecutableUnreadable => {
+                "the executable could not be read, and keeps no frame pointer"
+            }
+            Self::WalkRefused => "the kernel refused the walk: please report it",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_USER_FRAMES;
+
+    #[test]
+    fn reasons_have_a_number_a_name_and_an_explanation() {
+        for reason in StopReason::ALL {
+            assert_eq!(StopReason::from_number(reason as u8), Some(reason));
+            assert_eq!(StopReason::from_name(reason.name()), Some(reason));
+            let is_whole =
+                reason.explanation().starts_with("whole") || reason == StopReason::KernelThread;
+            assert_eq!(is_whole, reason.is_complete(), "{reason:?}");
+        }
+        assert_eq!(StopReason::from_name("unknown"), None);
+    }
+
+    #[test]
+    fn the_depth_limit_says_the_limit() {
+        let text = StopReason::DepthLimit.explanation();
+        let digits = text.bytes().filter(u8::is_ascii_digit);
+        let limit = digits.fold(0, |limit, digit| 10 * limit + usize::from(digit - b'0'));
+        assert_eq!(limit, MAX_USER_FRAMES);
+    }
 }

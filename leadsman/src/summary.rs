@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use leadsman_ebpf::stop::StopReason;
 use pprof::frames::FrameKind;
 use pprof::{Frames, Profile};
 
@@ -105,6 +106,9 @@ impl fmt::Display for Summary {
         )?;
         for (reason, count) in &self.stops {
             write!(formatter, "\n  not complete: {reason}: {count}")?;
+            if let Some(reason) = StopReason::from_name(reason) {
+                write!(formatter, " ({})", reason.explanation())?;
+            }
         }
         if self.drops.is_empty() {
             write!(formatter, "\nnothing dropped")?;

@@ -36,7 +36,7 @@ pub(crate) struct Frame {
     pub(crate) kind: FrameKind,
     /// File name of the executable, or empty.
     pub(crate) module: Rc<str>,
-    /// Source file, or empty.
+    /// Source file; where a walk stopped, what its reason means; or empty.
     pub(crate) file: Rc<str>,
 }
 

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use leadsman_ebpf::stop::StopReason;
 use pprof::frames::{self, Frames, Function, FunctionIndex, LabelValue};
 use pprof::proto;
 use pprof::{Builder, Line, LocationId, Mapping, Meta};
@@ -195,7 +196,11 @@ fn add_frame(function: &Function<'_>, file: &str, builder: &mut ProfileBuilder) 
         frames::FrameKind::Kernel => FrameKind::Kernel,
         frames::FrameKind::Native => FrameKind::Native,
         frames::FrameKind::Generated => FrameKind::Interpreter,
-        frames::FrameKind::Stopped => FrameKind::Stopped,
+        frames::FrameKind::Stopped => {
+            let reason = function.stop_reason().and_then(StopReason::from_name);
+            let explanation = reason.map_or("", StopReason::explanation);
+            return builder.frame(&function.name, FrameKind::Stopped, "", explanation);
+        }
         // All nameless code of a module is one frame: its addresses would scatter what belongs together.
         frames::FrameKind::Unnamed => {
             let name = match module {

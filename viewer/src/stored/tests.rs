@@ -30,7 +30,7 @@ fn window(second: i64) -> proto::Profile {
     let inlined = line(&mut builder, "inlined", "app.h");
     let read = line(&mut builder, "vfs_read", "");
     let script = line(&mut builder, "handler", "/srv/app.py");
-    let stopped = line(&mut builder, "[unwind stopped: no row]", "");
+    let stopped = line(&mut builder, "[unwind stopped: no_row]", "");
     let main = builder.location(Some(app), 0x1100, &[inlined, main]);
     let read = builder.location(Some(kernel), 0x1200, &[read]);
     let script = builder.location(Some(python), 0, &[script]);
@@ -81,7 +81,7 @@ fn a_file_becomes_stacks_root_first() {
             row(3, "inlined", 5),
             row(4, "handler", 5),
             row(5, "vfs_read", 5),
-            row(2, "[unwind stopped: no row]", 3),
+            row(2, "[unwind stopped: no_row]", 3),
             row(3, "[libstripped.so.1]", 3),
             row(1, "db", 3),
             row(2, "main", 3),
@@ -109,17 +109,19 @@ fn a_file_becomes_stacks_root_first() {
 #[test]
 fn frames_have_their_kind() {
     let window = stored(0).0.window();
-    let kind = |name: &str| {
+    let frame = |name: &str| {
         (0..window.frame_count() as u32)
             .filter_map(|index| window.frame(index))
             .find(|frame| frame.name.as_ref() == name)
-            .map(|frame| frame.kind)
     };
+    let kind = |name: &str| frame(name).map(|frame| frame.kind);
     assert_eq!(kind("main"), Some(FrameKind::Native));
     assert_eq!(kind("vfs_read"), Some(FrameKind::Kernel));
     assert_eq!(kind("handler"), Some(FrameKind::Interpreter));
     assert_eq!(kind("[libstripped.so.1]"), Some(FrameKind::Unnamed));
-    assert_eq!(kind("[unwind stopped: no row]"), Some(FrameKind::Stopped));
+    let stopped = frame("[unwind stopped: no_row]").unwrap();
+    assert_eq!(stopped.kind, FrameKind::Stopped);
+    assert_eq!(stopped.file.as_ref(), StopReason::NoRow.explanation());
 }
 
 #[test]
