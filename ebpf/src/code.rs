@@ -1,4 +1,4 @@
-//! What the instruction before an address tells about how a thread came there.
+//! What the instructions around an address tell: how a thread came there, and what it has put on its stack.
 
 /// Whether the eight bytes before a return address, little endian, end with a call instruction.
 ///
@@ -50,6 +50,33 @@ pub fn ends_with_call(bytes: u64) -> bool {
 #[must_use]
 pub fn ends_with_syscall(bytes: u64) -> bool {
     bytes >> 48 == 0x050f
+}
+
+/// Bytes between a thread's stack pointer and its return address, by the eight bytes of code that it stands before,
+/// little endian: where a function that keeps a frame pointer has not made its frame yet, or not any more. `None`
+/// elsewhere: there the frame pointer leads to it.
+///
+/// Intel SDM, volume 2: `push %rbp` (55), `mov %rsp,%rbp` (48 89 E5 or 48 8B EC), `ret` (C3, C2, and F3 C3 for old
+/// branch predictors), each behind `endbr64` (F3 0F 1E FA) too.
+#[inline(always)]
+#[must_use]
+pub fn frame_in_the_making(bytes: u64) -> Option<u64> {
+    let bytes = if bytes as u32 == 0xfa1e_0ff3 {
+        bytes >> 32
+    } else {
+        bytes
+    };
+    let first = bytes & 0xff;
+    let three = bytes & 0x00ff_ffff;
+    let is_entered = first == 0x55;
+    let is_left = first == 0xc3 || first == 0xc2 || bytes & 0xffff == 0xc3f3;
+    if is_entered || is_left {
+        Some(0)
+    } else if three == 0x00e5_8948 || three == 0x00ec_8b48 {
+        Some(8)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -109,5 +136,35 @@ mod tests {
         // ret; nopw: what stands before a function's first byte
         assert!(!before([0x05, 0xc3, 0x66, 0x0f, 0x1f, 0x44, 0, 0]));
         assert!(!before([0, 0, 0, 0, 0, 0, 0x05, 0x0f]));
+    }
+
+    #[test]
+    fn first_and_last_instructions_say_where_the_return_address_is() {
+        let at = |code: &[u8]| {
+            let mut bytes = [0x90; 8];
+            bytes[..code.len()].copy_from_slice(code);
+            frame_in_the_making(u64::from_le_bytes(bytes))
+        };
+        for entry_or_exit in [
+            &[0x55, 0x48, 0x89, 0xe5][..],
+            &[0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5],
+            &[0xc3],
+            &[0xf3, 0xc3],
+            &[0xc2, 0x08, 0x00],
+        ] {
+            assert_eq!(at(entry_or_exit), Some(0), "{entry_or_exit:x?}");
+        }
+        assert_eq!(at(&[0x48, 0x89, 0xe5]), Some(8));
+        assert_eq!(at(&[0x48, 0x8b, 0xec]), Some(8));
+        // leave; pop %rbp; mov %rbp,%rsp; push %rbx; endbr64 alone.
+        for body in [
+            &[0xc9, 0xc3][..],
+            &[0x5d, 0xc3],
+            &[0x48, 0x89, 0xec],
+            &[0x53],
+            &[0xf3, 0x0f, 0x1e, 0xfa],
+        ] {
+            assert_eq!(at(body), None, "{body:x?}");
+        }
     }
 }

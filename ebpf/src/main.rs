@@ -21,12 +21,12 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::perf_event;
 use aya_ebpf::programs::PerfEventContext;
 use leadsman_ebpf::abi::Counter;
-use leadsman_ebpf::code::{ends_with_call, ends_with_syscall};
+use leadsman_ebpf::code::{ends_with_call, ends_with_syscall, frame_in_the_making};
 use leadsman_ebpf::limits::{FRAMES_PER_CALL, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, WALK_CALLS};
 use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
 use leadsman_ebpf::root::{may_hide_root, without_frame_pointer};
 use leadsman_ebpf::rule::{Kind, Rule};
-use leadsman_ebpf::step::{step, step_frame_pointer};
+use leadsman_ebpf::step::{step, step_frame_pointer, step_unframed};
 use leadsman_ebpf::stop::StopReason;
 
 use crate::emit::emit;
@@ -81,6 +81,7 @@ pub(crate) fn sample(ctx: PerfEventContext) -> u32 {
     scratch.helpers = 0;
     scratch.return_address = 0;
     scratch.guessed = 0;
+    scratch.unframed = 0;
     scratch.mapping_length = 0;
     scratch.window_start = 1;
 
@@ -192,7 +193,8 @@ extern "C" fn walk_end(stop: u32) -> u32 {
     let scratch = unsafe { &mut *scratch };
     let is_called = scratch.return_address != 0;
     let stop = if scratch.guessed == 0 {
-        without_frame_pointer(stop as u8, is_called, is_unreadable(scratch)) as u32
+        let proves_root = is_called && scratch.unframed == 0;
+        without_frame_pointer(stop as u8, proves_root, is_unreadable(scratch)) as u32
     } else {
         stop
     };
@@ -236,13 +238,34 @@ fn next_frame(scratch: &mut Scratch) -> Result<(), StopReason> {
     let registers = &raw mut scratch.registers;
     // SAFETY: `stack` touches the window only.
     let registers = unsafe { &mut *registers };
-    if rule.kind() == Kind::UNCOVERED {
-        step_frame_pointer(registers, &mut stack)?;
-        scratch.guessed = 1;
-        Ok(())
-    } else {
-        step(registers, rule, &mut stack)
+    if rule.kind() != Kind::UNCOVERED {
+        return step(registers, rule, &mut stack);
     }
+    if is_first && leave_unframed() != 0 {
+        scratch.unframed = 1;
+        return Ok(());
+    }
+    step_frame_pointer(registers, &mut stack)?;
+    scratch.guessed = 1;
+    Ok(())
+}
+
+/// Moves to the caller of a youngest frame that is not made yet, or not any more; returns 0 where that is not so. A global
+/// function, as above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn leave_unframed() -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: as in `next_frame`.
+    let registers = unsafe { &mut (*scratch).registers };
+    let Some(pushed) = user_word(registers.pc).and_then(frame_in_the_making) else {
+        return 0;
+    };
+    let is_behind_call =
+        |address: u64| user_word(address.wrapping_sub(8)).is_some_and(ends_with_call);
+    step_unframed(registers, pushed, &mut UserStack(scratch), is_behind_call) as u32
 }
 
 /// Fills the record with the kernel stack; returns its frames.

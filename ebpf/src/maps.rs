@@ -84,8 +84,8 @@ pub(crate) struct Scratch {
     pub(crate) return_address: u64,
     /// Whether a frame pointer was followed.
     pub(crate) guessed: u32,
-    /// Explicit padding.
-    pub(crate) reserved: u32,
+    /// Whether the youngest frame was not made yet, or not any more.
+    pub(crate) unframed: u32,
     /// Runs of `walk` so far.
     pub(crate) calls: u32,
     /// Frames in `words`, kernel frames included.

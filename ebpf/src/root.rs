@@ -20,8 +20,8 @@ pub fn may_hide_root(stop: u8) -> bool {
 }
 
 /// The number of the reason that a walk by frame pointers which stopped for the one numbered `stop`, before it had
-/// followed any, really ends for. `is_called`: the frame that keeps none was found by a return
-/// address; `is_unreadable`: its executable has no table because it could not be read.
+/// followed any, really ends for. `is_called`: the frame that keeps none was found by a return address that a table led
+/// to; `is_unreadable`: its executable has no table because it could not be read.
 ///
 /// A frame pointer of zero is the root's where code keeps frame pointers. Code that keeps none leaves what the thread
 /// began with, zero, and says nothing of its callers: so there it proves no root.

@@ -216,6 +216,39 @@ pub fn step_frame_pointer<S: Stack>(
     follow_frame_pointer(registers, stack)
 }
 
+/// One step from a youngest frame whose return address stands `pushed` bytes above its stack pointer, as
+/// [`frame_in_the_making`](crate::code::frame_in_the_making) has it. `false`, and nothing is changed, unless the
+/// address there is one that `returns_to` a call.
+#[inline(always)]
+pub fn step_unframed<S: Stack>(
+    registers: &mut Registers,
+    pushed: u64,
+    stack: &mut S,
+    returns_to: impl FnOnce(u64) -> bool,
+) -> bool {
+    let rsp = registers.rsp();
+    let mut rbp = registers.rbp();
+    if pushed != 0 {
+        match stack.word(rsp) {
+            Some(saved) => rbp = saved,
+            None => return false,
+        }
+    }
+    let above = rsp.wrapping_add(pushed);
+    let Some(return_address) = stack.word(above) else {
+        return false;
+    };
+    if !returns_to(return_address) {
+        return false;
+    }
+    // Whatever else the caller keeps in registers is still there.
+    registers.general[number::RBP as usize] = rbp;
+    registers.general[number::RSP as usize] = above.wrapping_add(8);
+    registers.pc = return_address;
+    registers.pc_is_exact = 0;
+    true
+}
+
 /// The step itself, wherever rbp leads.
 #[inline(always)]
 fn follow_frame_pointer<S: Stack>(

@@ -12,12 +12,12 @@
 use ipc_proto::ids::ExecutableId;
 use ipc_proto::sample::{Frame, Mapping, Snapshot};
 use ipc_proto::table_file::TableFile;
-use leadsman_ebpf::code::ends_with_call;
+use leadsman_ebpf::code::{ends_with_call, frame_in_the_making};
 use leadsman_ebpf::limits::{MAX_USER_FRAMES, RED_ZONE_BYTES};
 use leadsman_ebpf::registers::{ALL_KNOWN, Registers, number};
 use leadsman_ebpf::root::{may_hide_root, without_frame_pointer};
 use leadsman_ebpf::rule::{Kind, Rule};
-use leadsman_ebpf::step::{Stack, step, step_frame_pointer};
+use leadsman_ebpf::step::{Stack, step, step_frame_pointer, step_unframed};
 use leadsman_ebpf::stop::StopReason;
 
 /// How code is unwound.
@@ -88,6 +88,8 @@ struct Entry {
     return_address: Option<u64>,
     /// Whether a frame pointer was followed on the way to it.
     guessed: bool,
+    /// Whether the youngest frame was not made yet, or not any more.
+    unframed: bool,
     /// Whether its executable could not be read.
     is_unreadable: bool,
 }
@@ -97,8 +99,8 @@ fn end(stop: StopReason, entry: Entry, code: &impl Code, walk: &mut Walk) -> Sto
     if entry.guessed {
         return stop;
     }
-    let is_called = entry.return_address.is_some();
-    let number = without_frame_pointer(stop as u8, is_called, entry.is_unreadable);
+    let proves_root = entry.return_address.is_some() && !entry.unframed;
+    let number = without_frame_pointer(stop as u8, proves_root, entry.is_unreadable);
     let stop = StopReason::from_number(number).unwrap_or(stop);
     if !may_hide_root(stop as u8) {
         return stop;
@@ -106,14 +108,34 @@ fn end(stop: StopReason, entry: Entry, code: &impl Code, walk: &mut Walk) -> Sto
     let Some(return_address) = entry.return_address else {
         return stop;
     };
-    let bytes = code
-        .mapping(return_address.wrapping_sub(1))
-        .and_then(|(_, mapping)| code.code_before(mapping, return_address));
-    if bytes.is_none_or(ends_with_call) {
+    if code_before(return_address, code).is_none_or(ends_with_call) {
         return stop;
     }
     walk.frames.pop();
     StopReason::MadeStack
+}
+
+/// The eight bytes of code before an address, wherever that is.
+fn code_before(address: u64, code: &impl Code) -> Option<u64> {
+    let (_, mapping) = code.mapping(address.wrapping_sub(1))?;
+    code.code_before(mapping, address)
+}
+
+/// Moves to the caller of a youngest frame that is not made yet, or not any more, as `leave_unframed` of the BPF programs
+/// does; `false` where that is not so.
+fn leave_unframed(
+    registers: &mut Registers,
+    stack: &mut SnapshotStack<'_>,
+    code: &impl Code,
+) -> bool {
+    const INSTRUCTIONS: u64 = 8;
+    let behind = registers.pc.wrapping_add(INSTRUCTIONS);
+    let Some(pushed) = code_before(behind, code).and_then(frame_in_the_making) else {
+        return false;
+    };
+    step_unframed(registers, pushed, stack, |address| {
+        code_before(address, code).is_some_and(ends_with_call)
+    })
 }
 
 /// Emits the current frame and moves to its caller, as `next_frame` of the BPF programs does.
@@ -145,6 +167,10 @@ fn next_frame(
     };
     if rule.kind() != Kind::UNCOVERED {
         return step(registers, rule, stack);
+    }
+    if walk.frames.len() == 1 && leave_unframed(registers, stack, code) {
+        entry.unframed = true;
+        return Ok(());
     }
     step_frame_pointer(registers, stack)?;
     entry.guessed = true;

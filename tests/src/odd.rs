@@ -1,4 +1,4 @@
-//! The stacks of odd.c, crypto.c, simple.c, async.rs and cgo.go. The chains here and the functions there must change together.
+//! The stacks of odd.c, crypto.c, simple.c, unframed.c, async.rs and cgo.go. The chains here and the functions there must change together.
 
 use crate::chain::Chain;
 
@@ -116,6 +116,20 @@ pub fn simple_chains(program: &'static str) -> [Chain; 2] {
             &["w_thread_main", "w_thread_a", "w_simple_b", "w_spin"],
         ),
     ]
+}
+
+/// The thread of unframed.c.
+#[must_use]
+pub fn unframed_chain() -> Chain {
+    Chain::of(
+        "w-unframed",
+        &[
+            "w_unframed_main",
+            "w_unframed_a",
+            "w_unframed_b",
+            "w_unframed_leaf",
+        ],
+    )
 }
 
 /// The thread of async.rs.

@@ -88,7 +88,7 @@ pub const VARIANTS: [Variant; 10] = [
     },
 ];
 
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 18] = [
     "chains.c",
     "plugin.c",
     "plt.c",
@@ -103,6 +103,7 @@ const SOURCES: [&str; 17] = [
     "other.c",
     "crypto.c",
     "simple.c",
+    "unframed.c",
     "compat.c",
     "async.rs",
     "cgo.go",
@@ -448,7 +449,8 @@ fn compile_odd(sources: &Path, into: &Path) -> Result<()> {
         "-fno-stack-protector",
         "-ffreestanding",
     ];
-    let c_programs: [(&str, &str, &str, &[&str]); 7] = [
+    const UNFRAMED: [&str; 2] = ["-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables"];
+    let c_programs: [(&str, &str, &str, &[&str]); 8] = [
         ("gcc", "odd", "odd", &["-pthread"]),
         (
             "gcc",
@@ -457,6 +459,7 @@ fn compile_odd(sources: &Path, into: &Path) -> Result<()> {
             &["-pthread", "-l:libcrypto.so.3"],
         ),
         ("gcc", "simple", "simple", &["-pthread"]),
+        ("gcc", "unframed", "w-unframed", &UNFRAMED),
         ("musl-gcc", "simple", "simple-musl", &["-pthread"]),
         (
             "musl-gcc",

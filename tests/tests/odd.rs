@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use leadsman_tests::odd::{
     async_chain, cgo_chain, crypto_chains, odd_chains, odd_child_chains, simple_chains,
+    unframed_chain,
 };
 use leadsman_tests::record::record_profile;
 use leadsman_tests::report::Report;
@@ -60,6 +61,22 @@ fn assembly_of_openssl() -> Result<()> {
             stack.pid == pid && stack.thread_name == chain.thread
         })?;
     }
+    report.finish()
+}
+
+#[test]
+fn frames_that_are_not_made_yet() -> Result<()> {
+    let _machine = Machine::lock()?;
+    let workload = Workload::start("w-unframed", &[])?;
+    let recording = record_profile(&["-d", "3s", "-F", "997"])?;
+    let pid = i64::from(workload.id());
+    let mut report = Report::demanding(SHARE);
+    report.judge(
+        &recording.profile,
+        "w-unframed",
+        &unframed_chain(),
+        |stack| stack.pid == pid,
+    )?;
     report.finish()
 }
 

@@ -43,6 +43,8 @@ struct Process {
     unreadable: bool,
     /// Ends a call at every address but this one.
     never_called: u64,
+    /// The code that the thread stands before.
+    at: (u64, [u8; 8]),
 }
 
 const GENERATED: u64 = 0x7e00_0000_0000;
@@ -66,6 +68,7 @@ impl Process {
             library: None,
             unreadable: false,
             never_called: 0,
+            at: (0, [0x90; 8]),
         }
     }
 }
@@ -81,6 +84,9 @@ impl Code for Process {
 
     fn code_before(&self, _: &Mapping, address: u64) -> Option<u64> {
         let call = u64::from_le_bytes([0x90, 0x90, 0x90, 0xe8, 0, 0, 0, 0]);
+        if address == self.at.0 + 8 {
+            return Some(u64::from_le_bytes(self.at.1));
+        }
         Some(if address == self.never_called {
             0
         } else {
@@ -198,6 +204,36 @@ fn generated_code_is_walked_by_its_frame_pointer() {
     let walk = walk(&snapshot(GENERATED, STACK + 8, &stack), &process);
     assert_eq!(addresses(&walk), [GENERATED, GENERATED + 8, TEXT]);
     assert_eq!(walk.stop, StopReason::EndOfStack);
+}
+
+#[test]
+fn a_frame_that_is_not_made_yet_hides_no_caller() {
+    let mut process = Process::new(&[(0x1000, Rule::END)]);
+    // push %rbp; mov %rsp,%rbp: the caller, whose frame rbp leads to, stands at the stack pointer.
+    process.at = (GENERATED, [0x55, 0x48, 0x89, 0xe5, 0x90, 0x90, 0x90, 0x90]);
+    let stack = [GENERATED + 0x21, 0, 0, STACK + 48, TEXT + 1, 0];
+    let walked = walk(&snapshot(GENERATED, STACK + 24, &stack), &process);
+    assert_eq!(addresses(&walked), [GENERATED, GENERATED + 0x20, TEXT]);
+    assert_eq!(walked.stop, StopReason::EndOfStack);
+    // One instruction on, rbp stands below it.
+    let pushed = GENERATED + 1;
+    process.at = (pushed, [0x48, 0x89, 0xe5, 0x90, 0x90, 0x90, 0x90, 0x90]);
+    let stack = [STACK + 24, GENERATED + 0x21, 0, STACK + 48, TEXT + 1, 0];
+    let walked = walk(&snapshot(pushed, STACK + 24, &stack), &process);
+    assert_eq!(addresses(&walked), [pushed, GENERATED + 0x20, TEXT]);
+    // What no call left there is no return address: the frame pointer leads on.
+    process.never_called = GENERATED + 0x21;
+    let walked = walk(&snapshot(pushed, STACK + 24, &stack), &process);
+    assert_eq!(addresses(&walked), [pushed, TEXT]);
+}
+
+#[test]
+fn zero_behind_such_a_frame_is_no_root() {
+    let mut process = Process::new(&[(0x1000, Rule::END)]);
+    process.at = (GENERATED, [0xc3; 8]);
+    let walked = walk(&snapshot(GENERATED, 0, &[GENERATED + 0x21]), &process);
+    assert_eq!(addresses(&walked), [GENERATED, GENERATED + 0x20]);
+    assert_eq!(walked.stop, StopReason::FramePointerImplausible);
 }
 
 #[test]
