@@ -136,6 +136,11 @@ impl Interpreter {
         const BAD: Omission = Omission::BadInstruction;
         let mut cursor = Cursor::new(program.instructions);
         while let Some(operation) = cursor.u8() {
+            // Nearly every second one. A branch of its own is predicted better than the jump below.
+            if operation == instruction::DEF_CFA_OFFSET {
+                define_offset(&mut cursor, frame)?;
+                continue;
+            }
             let low = operation & 0x3f;
             let delta = match operation >> 6 {
                 instruction::ADVANCE_LOC => u64::from(low),
@@ -219,6 +224,18 @@ fn advance(
     false
 }
 
+/// `DW_CFA_def_cfa_offset`.
+#[inline(always)]
+fn define_offset(cursor: &mut Cursor<'_>, frame: &mut Frame) -> Result<(), Omission> {
+    const BAD: Omission = Omission::BadInstruction;
+    let offset = cursor.uleb128().ok_or(BAD)? as i64;
+    let Cfa::Register { register, .. } = frame.cfa else {
+        return Err(BAD);
+    };
+    frame.cfa = Cfa::Register { register, offset };
+    Ok(())
+}
+
 impl Program<'_> {
     /// The rule "saved at CFA + factored offset".
     #[inline(always)]
@@ -267,14 +284,7 @@ impl Program<'_> {
                 };
                 frame.cfa = register_cfa(register, offset)?;
             }
-            instruction::DEF_CFA_OFFSET => {
-                let offset = cursor.uleb128().ok_or(BAD)?;
-                let Cfa::Register { register, .. } = frame.cfa else {
-                    return Err(BAD);
-                };
-                let offset = offset as i64;
-                frame.cfa = Cfa::Register { register, offset };
-            }
+            instruction::DEF_CFA_OFFSET => define_offset(cursor, frame)?,
             instruction::DEF_CFA_OFFSET_SF => {
                 let offset = cursor.sleb128().ok_or(BAD)?;
                 let offset = offset.checked_mul(self.data_alignment).ok_or(BAD)?;

@@ -237,15 +237,18 @@ struct ChunkBuilder {
     rule_count: usize,
     long_rule_count: usize,
     row_count: usize,
-    /// In the order in which they came; in the chunk the long ones stand before the short ones.
-    rules: [Rule; MAX_RULES],
-    short_rules: [Option<ShortRule>; MAX_RULES],
+    /// From 1 on in the order in which they came; in the chunk the long ones stand before the short ones.
+    rules: [Rule; MAX_RULES + 1],
+    short_rules: [Option<ShortRule>; MAX_RULES + 1],
     addresses: [u16; MAX_ROWS],
     /// Each row's index into `rules`.
     indices: [u8; MAX_ROWS],
-    /// Open hash table of indices into `rules`, plus one; zero is free.
+    /// Open hash table of indices into `rules`; zero is free.
     places: [u8; PLACES],
 }
+
+/// What stands at index 0: no rule is equal to it.
+const NO_RULE: Rule = Rule(u64::MAX);
 
 impl std::fmt::Debug for ChunkBuilder {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -265,8 +268,8 @@ impl ChunkBuilder {
             rule_count: 0,
             long_rule_count: 0,
             row_count: 0,
-            rules: [Rule(0); MAX_RULES],
-            short_rules: [None; MAX_RULES],
+            rules: [NO_RULE; MAX_RULES + 1],
+            short_rules: [None; MAX_RULES + 1],
             addresses: [0; MAX_ROWS],
             indices: [0; MAX_ROWS],
             places: [0; PLACES],
@@ -320,13 +323,12 @@ impl ChunkBuilder {
         if self.len() + bytes > room || self.rule_count + reserve >= MAX_RULES {
             return None;
         }
-        let index = self.rule_count as u8;
-        self.rules[self.rule_count] = rule;
-        self.short_rules[self.rule_count] = short;
         self.rule_count += 1;
         self.long_rule_count += usize::from(short.is_none());
-        self.places[place] = index + 1;
-        Some(index)
+        self.rules[self.rule_count] = rule;
+        self.short_rules[self.rule_count] = short;
+        self.places[place] = self.rule_count as u8;
+        Some(self.rule_count as u8)
     }
 
     /// The rule's index, or the free place of the hash table for it when it is new.
@@ -335,11 +337,14 @@ impl ChunkBuilder {
         // Multiplicative hashing: the high bits of the product depend on all bits of the rule.
         let mut place = (rule.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize % PLACES;
         loop {
-            match self.places[place] {
-                0 => return Err(place),
-                number if self.rules[usize::from(number - 1)] == rule => return Ok(number - 1),
-                _ => place = (place + 1) % PLACES,
+            let index = self.places[place];
+            if self.rules[usize::from(index)] == rule {
+                return Ok(index);
             }
+            if index == 0 {
+                return Err(place);
+            }
+            place = (place + 1) % PLACES;
         }
     }
 
@@ -365,9 +370,10 @@ impl ChunkBuilder {
         let (short, rows) = rest.split_at_mut(4 * short_count);
         let (long, short) = (long.as_chunks_mut().0, short.as_chunks_mut().0);
         let (mut next_long, mut next_short) = (0, 0);
-        let mut numbers = [0; MAX_RULES];
+        let mut numbers = [0; MAX_RULES + 1];
         let rules = self.rules.iter().zip(&self.short_rules);
-        for (number, (rule, short_rule)) in numbers.iter_mut().zip(rules).take(self.rule_count) {
+        let numbered = numbers.iter_mut().zip(rules).skip(1);
+        for (number, (rule, short_rule)) in numbered.take(self.rule_count) {
             *number = if let Some(rule) = short_rule {
                 short[next_short] = rule.0.to_le_bytes();
                 next_short += 1;
