@@ -178,7 +178,12 @@ fn function(line: &[u8]) -> Option<(u64, &str, Option<&str>)> {
     let names = std::str::from_utf8(names).ok()?;
     let names = names.strip_suffix('\n').unwrap_or(names);
     let (name, module) = match names.split_once('\t') {
-        Some((name, module)) => (name, module.strip_prefix('[')?.strip_suffix(']')),
+        Some((name, module)) => (
+            name,
+            module
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']')),
+        ),
         None => (names, None),
     };
     (is_clean(name) && module.is_none_or(is_clean)).then_some((address, name, module))
@@ -187,10 +192,8 @@ fn function(line: &[u8]) -> Option<(u64, &str, Option<&str>)> {
 /// Digits of a 64-bit kernel's `%px`.
 const ADDRESS_DIGITS: usize = 16;
 
-/// Whether a name has no control characters. Looks at all of it: that is faster than to stop.
 fn is_clean(name: &str) -> bool {
-    let controls = name.bytes().filter(u8::is_ascii_control).count();
-    controls == 0 && !name.is_empty()
+    !name.is_empty() && !name.contains(char::is_control)
 }
 
 #[cfg(test)]
@@ -222,6 +225,24 @@ ffffffffc0200000 t bpf_prog_6deef7357e7b4530\t[bpf]
             Some(("weak_function", Some("nf_tables")))
         );
         assert_eq!(find(0x1000), None);
+    }
+
+    #[test]
+    fn a_module_without_brackets_is_none_and_control_characters_are_no_name() {
+        let text = "\
+ffffffffc0100000 t first\tnf_tables
+ffffffffc0100100 t second\t[nf_tables
+ffffffffc0100200 t third\u{85}name
+";
+        let symbols = KernelSymbols::read(text.as_bytes()).expect("symbols");
+        assert_eq!(symbols.len(), 2);
+        for (address, name) in [
+            (0xffff_ffff_c010_0000, "first"),
+            (0xffff_ffff_c010_0100, "second"),
+        ] {
+            let function = symbols.find(address).expect("it is there");
+            assert_eq!((function.name, function.module), (name, None));
+        }
     }
 
     #[test]

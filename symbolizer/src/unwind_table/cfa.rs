@@ -257,7 +257,7 @@ impl Program<'_> {
         cursor.pointer(self.pointer_encoding, address, &self.bases)
     }
 
-    /// Carries out an instruction that defines the CFA or a register.
+    /// Carries out an instruction that defines the CFA or a register, but for `DW_CFA_def_cfa_offset`.
     fn define(
         &self,
         operation: u8,
@@ -284,7 +284,6 @@ impl Program<'_> {
                 };
                 frame.cfa = register_cfa(register, offset)?;
             }
-            instruction::DEF_CFA_OFFSET => define_offset(cursor, frame)?,
             instruction::DEF_CFA_OFFSET_SF => {
                 let offset = cursor.sleb128().ok_or(BAD)?;
                 let offset = offset.checked_mul(self.data_alignment).ok_or(BAD)?;

@@ -292,12 +292,11 @@ impl ChunkBuilder {
         }
         let room = CHUNK_BYTES - reserve - (chunk_bytes(0, 0, 1) - CHUNK_HEADER);
         let index = match self.find_rule(rule) {
-            Ok(index) if self.len() <= room => index,
-            Err(place) => match self.add_rule(rule, place, room, usize::from(reserve != 0)) {
-                Some(index) => index,
-                None => return false,
-            },
-            Ok(_) => return false,
+            Ok(index) => (self.len() <= room).then_some(index),
+            Err(place) => self.add_rule(rule, place, room, usize::from(reserve != 0)),
+        };
+        let Some(index) = index else {
+            return false;
         };
         self.addresses[self.row_count] = distance as u16;
         self.indices[self.row_count] = index;
